@@ -1,0 +1,186 @@
+/*
+ * TLM: what the files of migration/tlm/ share
+ *
+ * Three kinds of threads meet here:
+ *
+ *   coordinator  QEMU's migration thread: syncs the dirty log, partitions,
+ *                asks the planner, starts and ends epochs, syncs multifd
+ *   workers      mtx and dtx: take pages from the ledger and queue them;
+ *                they run only inside an epoch
+ *   main         QMP and HMP, under the BQL: info, cancel, parameters
+ *
+ * Lock order: BQL -> RAMState.bitmap_mutex -> TlmState.lock -> the locks of
+ * throttle.c and placement.c.  None of them is held while a socket is
+ * written to, but for the BQL around the last flush, when the channels have
+ * been drained.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef QEMU_MIGRATION_TLM_INTERNAL_H
+#define QEMU_MIGRATION_TLM_INTERNAL_H
+
+#include "qemu/stats64.h"
+#include "qemu/thread.h"
+#include "exec/ramblock.h"
+#include "migration/multifd.h"
+#include "migration/threadinfo.h"
+#include "ledger.h"
+#include "overcommit.h"
+#include "pacer.h"
+#include "planner.h"
+#include "tlm.h"
+
+typedef struct TlmBlock {
+    RAMBlock *rb;
+    TlmLedgerBlock ledger;
+} TlmBlock;
+
+/* A position in the walk over all blocks; behind the last: end of RAM */
+typedef struct TlmCursor {
+    unsigned block;
+    unsigned long page;
+} TlmCursor;
+
+/* Pages of one RAMBlock that are queued together, as one multifd packet */
+typedef struct TlmBatch {
+    RAMBlock *rb;
+    unsigned num;
+    unsigned long *page;
+} TlmBatch;
+
+/*
+ * Tries to fill @batch with at most @max pages: true if it did.
+ * bitmap_mutex held.
+ */
+typedef bool (*TlmPick)(TlmBatch *batch, unsigned max);
+
+typedef struct TlmWorker {
+    const char *name;
+    unsigned group;             /* of multifd channels */
+    const TlmPick *pick;        /* tried in order; ends with NULL */
+    QemuThread thread;
+    uint64_t epoch;             /* the last one it worked in */
+    MultiFDSendData *data;      /* empty, between two batches */
+    unsigned long *page;
+} TlmWorker;
+
+enum { TLM_MTX, TLM_DTX, TLM_WORKERS };
+
+/* Moments in the life of a migration, in their order */
+enum {
+    TLM_MARK_START,             /* migrate was called */
+    TLM_MARK_LIVE,              /* the live stage begins */
+    TLM_MARK_STOPPING,          /* the live stage has ended */
+    TLM_MARK_STOPPED,           /* the guest is stopped */
+    TLM_MARK_SYNCED,            /* the dirty log has been read */
+    TLM_MARK_RAM,               /* RAM has been sent */
+    TLM_MARK_DEVICE,            /* the device state has been sent */
+    TLM_MARK_END,
+    TLM_MARKS
+};
+
+typedef struct TlmState {
+    /* Written under the BQL by setup and cleanup */
+    bool running;
+
+    /*
+     * Coordinator; workers read it inside an epoch only, when it does not
+     * change.  What a pick function writes is under bitmap_mutex.
+     */
+    TlmBlock *blocks;
+    unsigned nr_blocks;
+    uint32_t ram_version;
+    unsigned page_bits;
+    uint64_t total_pages;
+    TlmCursor walk;             /* mtx's pass; only moves forward */
+    TlmCursor sweep;            /* dtx's, or stage 3's, in this epoch */
+    bool dtx_on;
+    bool send_hot;
+    MigrationTlmStage stage;    /* lock held to write, or to show */
+    TlmLedgerCounts counts;     /* at the last sync */
+    int64_t sync_ns;            /* cost of it */
+    int64_t aged_ns;            /* when dirty pages last aged */
+    int64_t aged_before_ns;     /* and the time before */
+    int64_t epoch_begin_ns, epoch_busy_ns;
+    bool epoch_timed_out;       /* the workers had work to the end */
+    uint64_t epoch_begin_bytes, epoch_begin_pages, epoch_begin_zero_pages;
+    int64_t epoch_begin_paused_ns;
+    bool switchover_due;
+    uint64_t handed_over_pages; /* sent when QEMU's own code took over */
+    TlmPlanner *planner;
+    TlmWorker worker[TLM_WORKERS];
+
+    /* For query-migrate as well */
+    Stat64 passed_pages;
+    Stat64 mtx_pages, dtx_pages, stop_pages;
+    Stat64 forgotten_pages;     /* taken off the ledger unsent, and still */
+    Stat64 owed_pages;          /* dirty or unsent; bitmap_mutex to write */
+
+    /* Protects what follows; never held for long */
+    QemuMutex lock;
+    QemuCond wake;              /* workers: an epoch begins or is to end */
+    QemuCond done;              /* coordinator: a worker has finished */
+    uint64_t epoch;
+    unsigned busy;              /* workers inside the epoch */
+    bool epoch_over;            /* workers: finish */
+    bool quit;
+    bool failed;                /* a worker could not send */
+    bool cancelled;
+    bool switchover_requested;
+    TlmPacer pacer;
+    unsigned batch_pages;
+    bool valid;                 /* there is something to show */
+    TlmPlanDecision plan;
+    TlmLedgerCounts shown_counts;
+    int64_t shown_sync_ns;
+    double shown_speed;
+    /* QEMU_CLOCK_REALTIME; 0: not yet */
+    int64_t mark_ns[TLM_MARKS];
+} TlmState;
+
+extern TlmState tlm;
+
+/* tlm.c */
+void tlm_mark(int mark);
+void tlm_owe_less(unsigned long pages);
+/* epoch.c; coordinator */
+bool tlm_layout_unchanged(void);
+int tlm_epoch_sync(void);
+void tlm_epoch_arm(void);
+int tlm_epoch_run(int64_t ns, bool linger);
+/*
+ * populated-ram.c; coordinator, outside of an epoch, no locks: takes pages
+ * of a chunk that has just been armed for the first time off the ledger if
+ * they were never populated.  Returns how many; all of them were clean.
+ */
+unsigned long tlm_skip_unpopulated(TlmBlock *b, unsigned long start,
+                                   unsigned long npages);
+/* worker.c */
+void tlm_workers_start(void);
+void tlm_workers_stop(void);
+/* mtx.c, dtx.c: see TlmWorker.pick */
+bool tlm_pick_walk(TlmBatch *batch, unsigned max);
+bool tlm_pick_dirty(TlmBatch *batch, unsigned max);
+bool tlm_pick_rest(TlmBatch *batch, unsigned max);
+
+/* placement.c */
+TlmOcSchedule *tlm_placement_schedule(
+    const MigrationTlmOvercommitStepList *list, Error **errp);
+bool tlm_placement_start(Error **errp);
+double tlm_placement_step(double progress);
+bool tlm_placement_pending(double progress);
+void tlm_placement_end(void);
+double tlm_placement_share(void);
+double tlm_placement_lost_ns(void);
+void tlm_placement_fill_info(MigrationTlmInfo *t);
+/* watchdog.c */
+void tlm_watchdog_start(void);
+void tlm_watchdog_stop(void);
+/* throttle.c */
+void tlm_throttle_set(double speed);
+void tlm_throttle_end(bool keep_paused);
+void tlm_throttle_reset(void);
+int64_t tlm_throttle_paused_ns(void);
+
+#endif

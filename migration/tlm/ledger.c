@@ -1,0 +1,229 @@
+/*
+ * TLM ledger: which page is owed to the destination, and by whom
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "ledger.h"
+
+#define WORD_BITS (sizeof(unsigned long) * 8)
+#define WORDS(bits) (((bits) + WORD_BITS - 1) / WORD_BITS)
+
+/* Bits of word @w that belong to the block */
+static unsigned long word_mask(const TlmLedgerBlock *b, unsigned long w)
+{
+    unsigned long left = b->pages - w * WORD_BITS;
+
+    return left >= WORD_BITS ? ~0UL : (1UL << left) - 1;
+}
+
+static bool bit_test(const unsigned long *map, unsigned long nr)
+{
+    return map[nr / WORD_BITS] & (1UL << (nr % WORD_BITS));
+}
+
+unsigned long tlm_ledger_chunks(const TlmLedgerBlock *b)
+{
+    return (b->pages + b->chunk_pages - 1) / b->chunk_pages;
+}
+
+bool tlm_ledger_block_init(TlmLedgerBlock *b, unsigned long *dirty,
+                           unsigned long pages, unsigned long chunk_pages)
+{
+    unsigned long words = WORDS(pages);
+
+    g_assert(chunk_pages >= WORD_BITS &&
+             (chunk_pages & (chunk_pages - 1)) == 0);
+
+    b->dirty = dirty;
+    b->pages = pages;
+    b->chunk_pages = chunk_pages;
+    /* One more, as an allocation of nothing is NULL, too */
+    b->unsent = g_try_new0(unsigned long, words + 1);
+    b->settled = g_try_new0(unsigned long, words + 1);
+    b->carried = g_try_new0(unsigned long, words + 1);
+    b->armed = g_try_new0(unsigned long, WORDS(tlm_ledger_chunks(b)) + 1);
+    if (!b->unsent || !b->settled || !b->carried || !b->armed) {
+        tlm_ledger_block_destroy(b);
+        return false;
+    }
+
+    for (unsigned long w = 0; w < words; w++) {
+        b->unsent[w] = dirty[w] & word_mask(b, w);
+        dirty[w] = 0;
+    }
+    return true;
+}
+
+void tlm_ledger_block_destroy(TlmLedgerBlock *b)
+{
+    g_clear_pointer(&b->unsent, g_free);
+    g_clear_pointer(&b->settled, g_free);
+    g_clear_pointer(&b->carried, g_free);
+    g_clear_pointer(&b->armed, g_free);
+}
+
+void tlm_ledger_give_back(TlmLedgerBlock *b)
+{
+    for (unsigned long w = 0; w < WORDS(b->pages); w++) {
+        b->dirty[w] |= b->unsent[w];
+        b->unsent[w] = 0;
+    }
+}
+
+uint64_t tlm_ledger_owed(const TlmLedgerBlock *b)
+{
+    uint64_t num = 0;
+
+    for (unsigned long w = 0; w < WORDS(b->pages); w++) {
+        num += __builtin_popcountl((b->dirty[w] | b->unsent[w]) &
+                                   word_mask(b, w));
+    }
+    return num;
+}
+
+void tlm_ledger_before_sync(TlmLedgerBlock *b)
+{
+    size_t size = WORDS(b->pages) * sizeof(unsigned long);
+
+    memcpy(b->carried, b->dirty, size);
+    memset(b->dirty, 0, size);
+}
+
+void tlm_ledger_after_sync(TlmLedgerBlock *b, bool age,
+                           TlmLedgerCounts *counts)
+{
+    for (unsigned long w = 0; w < WORDS(b->pages); w++) {
+        unsigned long fresh = b->dirty[w] & word_mask(b, w);
+        unsigned long carried = b->carried[w];
+        unsigned long low = b->unsent[w];
+        unsigned long high = b->settled[w];
+        unsigned long dirty, older, forgotten;
+
+        if (fresh && !tlm_ledger_chunk_armed(b, w * WORD_BITS /
+                                                b->chunk_pages)) {
+            /* Not known to be written to; mtx will come by */
+            fresh &= carried | ~low;
+        }
+        dirty = fresh | carried;
+        older = age ? carried & ~fresh : 0;
+        forgotten = high & ~low & ~carried;
+
+        b->dirty[w] = dirty;
+        b->unsent[w] = ((low & ~older) | ((~low | high) & older)) & ~fresh;
+        b->settled[w] = ((high | (low & older)) & dirty & ~fresh) |
+                        (forgotten & ~fresh);
+
+        counts->clean_unsent += __builtin_popcountl(b->unsent[w] & ~dirty);
+        if (dirty) {
+            counts->dirty += __builtin_popcountl(dirty);
+            counts->fresh += __builtin_popcountl(fresh);
+            counts->revived += __builtin_popcountl(fresh & forgotten);
+            counts->hot += __builtin_popcountl(dirty & ~b->settled[w]);
+        }
+    }
+}
+
+bool tlm_ledger_chunk_armed(const TlmLedgerBlock *b, unsigned long chunk)
+{
+    return bit_test(b->armed, chunk);
+}
+
+bool tlm_ledger_chunk_dirty(const TlmLedgerBlock *b, unsigned long chunk)
+{
+    unsigned long w = chunk * b->chunk_pages / WORD_BITS;
+    unsigned long end = MIN(w + b->chunk_pages / WORD_BITS, WORDS(b->pages));
+
+    for (; w < end; w++) {
+        if (b->dirty[w]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void tlm_ledger_arm_chunk(TlmLedgerBlock *b, unsigned long chunk)
+{
+    b->armed[chunk / WORD_BITS] |= 1UL << (chunk % WORD_BITS);
+}
+
+static unsigned long wanted(const TlmLedgerBlock *b, TlmTake what,
+                            unsigned long w)
+{
+    switch (what) {
+    case TLM_TAKE_CLEAN:
+        return b->unsent[w] & ~b->dirty[w];
+    case TLM_TAKE_SETTLED:
+        return b->dirty[w] & b->settled[w];
+    case TLM_TAKE_DIRTY:
+        return b->dirty[w];
+    case TLM_TAKE_ALL:
+        return b->dirty[w] | b->unsent[w];
+    }
+    g_assert_not_reached();
+}
+
+unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,
+                         unsigned long *cursor, unsigned long *taken,
+                         unsigned max)
+{
+    unsigned long words = WORDS(b->pages);
+    unsigned num = 0;
+
+    for (unsigned long w = *cursor / WORD_BITS; w < words; w++) {
+        unsigned long first = w * WORD_BITS;
+        unsigned long bits;
+
+        if (what == TLM_TAKE_CLEAN &&
+            !tlm_ledger_chunk_armed(b, first / b->chunk_pages)) {
+            *cursor = MAX(*cursor, first);
+            return num;
+        }
+
+        bits = wanted(b, what, w);
+        if (*cursor > first) {
+            bits &= ~0UL << (*cursor - first);
+        }
+        while (bits) {
+            unsigned long bit = bits & -bits;
+            unsigned long page = first + __builtin_ctzl(bits);
+
+            if (num == max) {
+                *cursor = page;
+                return num;
+            }
+            b->unsent[w] &= ~bit;
+            b->settled[w] &= ~bit;
+            b->dirty[w] &= ~bit;
+            taken[num++] = page;
+            bits &= ~bit;
+        }
+    }
+    *cursor = b->pages;
+    return num;
+}
+
+unsigned long tlm_ledger_forget(TlmLedgerBlock *b, unsigned long start,
+                                unsigned long npages)
+{
+    unsigned long end = MIN(start + npages, b->pages);
+    unsigned long num = 0;
+
+    for (unsigned long w = start / WORD_BITS; w * WORD_BITS < end; w++) {
+        unsigned long first = w * WORD_BITS;
+        unsigned long bits = b->dirty[w] | b->unsent[w];
+
+        if (start > first) {
+            bits &= ~0UL << (start - first);
+        }
+        if (end - first < WORD_BITS) {
+            bits &= (1UL << (end - first)) - 1;
+        }
+        num += __builtin_popcountl(bits);
+        b->unsent[w] &= ~bits;
+        b->settled[w] |= bits;
+        b->dirty[w] &= ~bits;
+    }
+    return num;
+}

@@ -1,0 +1,120 @@
+/*
+ * TLM ledger: which page is owed to the destination, and by whom
+ *
+ * Per RAMBlock, three bits a page beside QEMU's own:
+ *
+ *   dirty    QEMU's RAMBlock.bmap, borrowed: to be sent because it was
+ *            written to.  Owned by dtx.
+ *   unsent   of a page that is not dirty: never sent.  Owned by mtx.
+ *            Of a dirty page: the low bit of its age.
+ *   settled  of a dirty page: the high bit of its age.  Of a page that is
+ *            neither dirty nor unsent: it was forgotten, not sent.
+ *   carried  the dirty bits from before a sync, during the sync.
+ *
+ * The age of a dirty page says how often the caller has let time pass
+ * since the last sync that found it written to: 0 to 3.  From 2 on it is
+ * called settled, before that hot.  A hot page is likely to be written to
+ * again soon; to send it now is to send it twice.
+ *
+ * A page is mtx's while it is unsent and not dirty, dtx's while it is
+ * dirty.  The two sets are disjoint by their definition, so that mtx and
+ * dtx may take pages side by side and no page is taken twice between two
+ * calls of tlm_ledger_after_sync(): taking clears all bits of a page, and
+ * only a sync sets any.
+ *
+ * A dirty bit is only ever dropped for a page that is unsent: a page that
+ * is owed stays owed until it is taken.
+ *
+ * Locking: the caller serialises all functions of one block; in QEMU that
+ * is RAMState.bitmap_mutex.  Nothing here sleeps or allocates, but for
+ * init and destroy.
+ *
+ * "Send what is clean in one pass, and what is dirty beside it" is from
+ * Chanchio's thread-based live migration; the bits are ours.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TLM_LEDGER_H
+#define TLM_LEDGER_H
+
+typedef struct TlmLedgerBlock {
+    unsigned long *dirty;       /* borrowed */
+    unsigned long *unsent;
+    unsigned long *settled;
+    unsigned long *carried;
+    /*
+     * One bit a chunk: writes are reported from now on.  The log of a
+     * chunk that is not armed says nothing about it: see "Arming" in
+     * docs/devel/tlm.rst.
+     */
+    unsigned long *armed;
+    unsigned long pages;
+    unsigned long chunk_pages;  /* a power of two, >= 64 */
+} TlmLedgerBlock;
+
+/* In pages; summed over all blocks by the caller */
+typedef struct TlmLedgerCounts {
+    uint64_t clean_unsent;      /* mtx's */
+    uint64_t dirty;             /* dtx's */
+    uint64_t hot;               /* part of dirty: not settled */
+    uint64_t fresh;             /* found dirty by this sync */
+    uint64_t revived;           /* part of fresh: was forgotten before */
+} TlmLedgerCounts;
+
+typedef enum {
+    TLM_TAKE_CLEAN,             /* mtx: unsent and not dirty */
+    TLM_TAKE_SETTLED,           /* dtx: dirty, not hot */
+    TLM_TAKE_DIRTY,             /* dtx: dirty, hot or not */
+    TLM_TAKE_ALL,               /* stage 3: dirty or unsent */
+} TlmTake;
+
+/*
+ * All that is set in @dirty becomes unsent; @dirty is cleared.  @pages is
+ * the used length of the block.  False: there is not enough memory, and
+ * nothing was changed.
+ */
+bool tlm_ledger_block_init(TlmLedgerBlock *b, unsigned long *dirty,
+                           unsigned long pages, unsigned long chunk_pages);
+void tlm_ledger_block_destroy(TlmLedgerBlock *b);
+/* Make all that is owed dirty, so that QEMU's own code sends it */
+void tlm_ledger_give_back(TlmLedgerBlock *b);
+
+/* How many pages are dirty or unsent: counted, not remembered */
+uint64_t tlm_ledger_owed(const TlmLedgerBlock *b);
+
+/*
+ * Around a sync of the dirty log into @dirty.  If @age, the pages that
+ * were dirty before and are not found written to now age by one.  Adds to
+ * @counts.
+ */
+void tlm_ledger_before_sync(TlmLedgerBlock *b);
+void tlm_ledger_after_sync(TlmLedgerBlock *b, bool age,
+                           TlmLedgerCounts *counts);
+
+unsigned long tlm_ledger_chunks(const TlmLedgerBlock *b);
+bool tlm_ledger_chunk_armed(const TlmLedgerBlock *b, unsigned long chunk);
+/* Does the chunk hold dirty pages, i.e. must its log be cleared? */
+bool tlm_ledger_chunk_dirty(const TlmLedgerBlock *b, unsigned long chunk);
+/* Call after the chunk's dirty log has been cleared */
+void tlm_ledger_arm_chunk(TlmLedgerBlock *b, unsigned long chunk);
+
+/*
+ * Take up to @max pages of the kind @what at or after *@cursor, in
+ * ascending order, into @taken.  Moves *@cursor behind the last page that
+ * was looked at; to b->pages when there are no more.  TLM_TAKE_CLEAN stops
+ * in front of a chunk that is not armed and leaves *@cursor there.
+ * Returns the number of pages taken.
+ */
+unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,
+                         unsigned long *cursor, unsigned long *taken,
+                         unsigned max);
+
+/*
+ * The guest does not use these pages, or never has: they are owed no more,
+ * unless it writes to them later.  Returns how many of them were.
+ */
+unsigned long tlm_ledger_forget(TlmLedgerBlock *b, unsigned long start,
+                                unsigned long npages);
+
+#endif

@@ -1,0 +1,102 @@
+/*
+ * TLM: vCPU over-commit by sched_setaffinity
+ *
+ * A thread that was already pinned keeps to those of its CPUs that are in
+ * use; a thread with none of them gets all CPUs in use.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "overcommit-int.h"
+
+static bool set_affinity(TlmOc *oc, pid_t tid, const TlmCpuSet *cpus,
+                         GError **errp)
+{
+    int ret = oc->ops->set_affinity(tid, cpus, oc->opaque);
+
+    if (ret) {
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE,
+                    "sched_setaffinity of thread %d: %s", (int)tid,
+                    g_strerror(-ret));
+    }
+    return !ret;
+}
+
+static bool affinity_open(TlmOc *oc, GError **errp)
+{
+    memset(&oc->usable, 0xff, sizeof(oc->usable));
+    return true;
+}
+
+static bool affinity_limit(TlmOc *oc, unsigned n, GError **errp)
+{
+    return true;
+}
+
+static bool affinity_take(TlmOc *oc, TlmOcThread *t, GError **errp)
+{
+    TlmCpuSet want = t->mask;
+
+    tlm_cpus_and(&want, &oc->cpus);
+    return set_affinity(oc, t->tid, tlm_cpus_count(&want) ? &want : &oc->cpus,
+                        errp);
+}
+
+bool tlm_oc_affinity_put_back(TlmOc *oc, TlmOcThread *t, GError **errp)
+{
+    TlmCpuSet now, all;
+
+    if (!tlm_oc_thread_mask(oc, t->tid, &now, NULL, errp)) {
+        return false;
+    }
+    if (tlm_cpus_equal(&now, &t->mask)) {
+        return true;
+    }
+    /*
+     * Kernels since 6.2 remember a mask that was asked for, and apply it
+     * again when the thread's cpuset grows.  For a thread that was never
+     * pinned "all CPUs" is therefore more exact than the mask it showed.
+     */
+    memset(&all, 0xff, sizeof(all));
+    if (!set_affinity(oc, t->tid, &all, errp) ||
+        !tlm_oc_thread_mask(oc, t->tid, &now, NULL, errp)) {
+        return false;
+    }
+    if (tlm_cpus_equal(&now, &t->mask)) {
+        return true;
+    }
+    if (!set_affinity(oc, t->tid, &t->mask, errp) ||
+        !tlm_oc_thread_mask(oc, t->tid, &now, NULL, errp)) {
+        return false;
+    }
+    if (!tlm_cpus_equal(&now, &t->mask)) {
+        g_autofree char *is = tlm_cpus_format(&now);
+        g_autofree char *was = tlm_cpus_format(&t->mask);
+
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_RESTORE,
+                    "thread %d may run on CPUs %s, before on %s",
+                    (int)t->tid, is, was);
+        return false;
+    }
+    return true;
+}
+
+/* The core puts the mask of every thread back, whatever the backend */
+static bool affinity_put_back(TlmOc *oc, TlmOcThread *t, GError **errp)
+{
+    return true;
+}
+
+static bool affinity_close(TlmOc *oc, GError **errp)
+{
+    return true;
+}
+
+const TlmOcBackend tlm_oc_affinity = {
+    .name = "affinity",
+    .open = affinity_open,
+    .limit = affinity_limit,
+    .take = affinity_take,
+    .put_back = affinity_put_back,
+    .close = affinity_close,
+};

@@ -1,0 +1,261 @@
+/*
+ * TLM: vCPU over-commit: making and removing a cgroup
+ *
+ * On v2 the parent may first need the controller in cgroup.subtree_control.
+ * Several processes in one cgroup may do this at the same time.  The invariant
+ * that lets the last one put it back: as long as a controller is enabled by
+ * us, each of our cgroups below that parent has it in its name.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "overcommit-int.h"
+
+#define PREFIX "tlm-"
+
+/* A thread on its way out may keep a cgroup busy for a moment: 100 ms */
+#define BUSY_TRIES 50
+#define BUSY_WAIT_US 2000
+
+static bool fail(GError **errp, int ret, const char *what, const char *path)
+{
+    g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE, "%s %s: %s",
+                what, path, g_strerror(-ret));
+    return false;
+}
+
+bool tlm_oc_write(const TlmOcOps *ops, void *opaque, const char *dir,
+                  const char *file, const char *text, GError **errp)
+{
+    g_autofree char *path = g_build_filename(dir, file, NULL);
+    g_autofree char *what = NULL;
+    int ret = ops->write(path, text, opaque);
+
+    if (ret) {
+        what = g_strdup_printf("writing '%s' to", text);
+        return fail(errp, ret, what, path);
+    }
+    return true;
+}
+
+char *tlm_oc_group_name(const char *proc, GError **errp)
+{
+    g_autofree char *path = g_build_filename(proc, "stat", NULL);
+    uint64_t start;
+    pid_t pid;
+
+    if (!tlm_oc_read_stat(path, &pid, &start)) {
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_INVALID,
+                    "cannot read %s", path);
+        return NULL;
+    }
+    return g_strdup_printf(PREFIX "%d-%" PRIu64, (int)pid, start);
+}
+
+/* If @name is one of ours, the controller in it ("": none); else NULL */
+static const char *parse(const char *name, pid_t *pid, uint64_t *start)
+{
+    const char *p = name + strlen(PREFIX);
+    guint64 value;
+    char *end;
+
+    if (!g_str_has_prefix(name, PREFIX) || !g_ascii_isdigit(*p)) {
+        return NULL;
+    }
+    value = g_ascii_strtoull(p, &end, 10);
+    if (!value || value > INT_MAX || *end != '-' || !g_ascii_isdigit(end[1])) {
+        return NULL;
+    }
+    *pid = value;
+    *start = g_ascii_strtoull(end + 1, &end, 10);
+    if (!*end) {
+        return end;
+    }
+    return !strcmp(end, "-cpuset") || !strcmp(end, "-cpu") ? end + 1 : NULL;
+}
+
+bool tlm_oc_group_parse(const char *name, pid_t *pid, uint64_t *start)
+{
+    return parse(name, pid, start);
+}
+
+/* @controller of cgroup @dir has a setting other than the default */
+static bool is_set(const char *dir, const char *controller)
+{
+    static const char *const setting[][3] = {
+        /* controller, file, default (the beginning of the text) */
+        { "cpuset", "cpuset.cpus", NULL }, { "cpuset", "cpuset.mems", NULL },
+        { "cpu", "cpu.max", "max" }, { "cpu", "cpu.weight", "100" },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(setting); i++) {
+        g_autofree char *now = strcmp(setting[i][0], controller) ? NULL :
+                               tlm_oc_read(dir, setting[i][1], NULL);
+
+        if (now && *now &&
+            !(setting[i][2] && g_str_has_prefix(now, setting[i][2]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * How many cgroups below @parent need @controller: @ours have it in their
+ * name, @others have something set.
+ */
+static void count_users(const char *parent, const char *controller,
+                        unsigned *ours, unsigned *others)
+{
+    g_autoptr(GDir) dir = g_dir_open(parent, 0, NULL);
+    const char *name;
+
+    *ours = *others = 0;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(parent, name, NULL);
+        const char *has;
+        uint64_t start;
+        pid_t pid;
+
+        if (!g_file_test(path, G_FILE_TEST_IS_DIR)) {
+            continue;
+        }
+        has = parse(name, &pid, &start);
+        if (has && !strcmp(has, controller)) {
+            (*ours)++;
+        } else if (is_set(path, controller)) {
+            (*others)++;
+        }
+    }
+}
+
+/* Whether @controller must be enabled, or has been by another of ours */
+static bool must_enable(const char *parent, const char *controller, bool *must,
+                        GError **errp)
+{
+    g_autofree char *has = tlm_oc_read(parent, "cgroup.controllers", errp);
+    g_autofree char *on = NULL;
+    unsigned ours, others;
+
+    if (!has) {
+        return false;
+    }
+    if (!tlm_oc_has_word(has, controller)) {
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE,
+                    "controller %s is not available in %s", controller, parent);
+        return false;
+    }
+    on = tlm_oc_read(parent, "cgroup.subtree_control", errp);
+    if (!on) {
+        return false;
+    }
+    count_users(parent, controller, &ours, &others);
+    *must = ours || !tlm_oc_has_word(on, controller);
+    return true;
+}
+
+static bool make_threaded(TlmOc *oc, GError **errp)
+{
+    g_autofree char *type = tlm_oc_read(oc->group, "cgroup.type", errp);
+
+    return type && (!strcmp(type, "threaded") ||
+                    tlm_oc_write(oc->ops, oc->opaque, oc->group, "cgroup.type",
+                                 "threaded", errp));
+}
+
+bool tlm_oc_group_make(TlmOc *oc, const char *parent, GError **errp)
+{
+    const char *controller = oc->backend->controller;
+    g_autofree char *dir = NULL;
+    bool enable = false;
+    int ret;
+
+    if (oc->backend->v2 && !must_enable(parent, controller, &enable, errp)) {
+        return false;
+    }
+    dir = g_strconcat(parent, "/", oc->name, enable ? "-" : NULL, controller,
+                      NULL);
+    ret = oc->ops->mkdir(dir, oc->opaque);
+    if (ret && ret != -EEXIST) {
+        return fail(errp, ret, "making", dir);
+    }
+    oc->group = g_steal_pointer(&dir);
+    if (oc->backend->v2 && !make_threaded(oc, errp)) {
+        return false;
+    }
+    if (enable) {
+        g_autofree char *text = g_strconcat("+", controller, NULL);
+
+        return tlm_oc_write(oc->ops, oc->opaque, parent,
+                            "cgroup.subtree_control", text, errp);
+    }
+    return true;
+}
+
+/* Threads that a held thread created are in @dir as well: move them out */
+static void move_strays(const TlmOcOps *ops, void *opaque, const char *dir,
+                        const char *parent)
+{
+    static const char *const files[] = { "cgroup.threads", "tasks" };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
+        g_autofree char *text = tlm_oc_read(dir, files[i], NULL);
+        g_auto(GStrv) tids = text ? g_strsplit(text, "\n", -1) : NULL;
+
+        for (char **tid = tids; tid && *tid && **tid; tid++) {
+            /* If this fails, so does the rmdir, which is reported */
+            tlm_oc_write(ops, opaque, parent, files[i], *tid, NULL);
+        }
+    }
+}
+
+/* Puts cgroup.subtree_control back after the removal of a cgroup of ours */
+static bool disable(const TlmOcOps *ops, void *opaque, const char *parent,
+                    const char *controller, GError **errp)
+{
+    g_autofree char *on = tlm_oc_read(parent, "cgroup.subtree_control", errp);
+    g_autofree char *text = g_strconcat("-", controller, NULL);
+    unsigned ours, others;
+
+    if (!on) {
+        return false;
+    }
+    count_users(parent, controller, &ours, &others);
+    if (ours || !tlm_oc_has_word(on, controller)) {
+        return true;
+    }
+    if (others) {
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_RESTORE,
+                    "controller %s was left enabled for the children of %s: "
+                    "others use it now", controller, parent);
+        return false;
+    }
+    return tlm_oc_write(ops, opaque, parent, "cgroup.subtree_control", text,
+                        errp);
+}
+
+bool tlm_oc_group_remove(const TlmOcOps *ops, void *opaque, const char *dir,
+                         GError **errp)
+{
+    g_autofree char *parent = g_path_get_dirname(dir);
+    g_autofree char *name = g_path_get_basename(dir);
+    const char *controller;
+    uint64_t start;
+    pid_t pid;
+    int ret;
+
+    for (int i = 0; ; i++) {
+        move_strays(ops, opaque, dir, parent);
+        ret = ops->rmdir(dir, opaque);
+        if (ret != -EBUSY || i == BUSY_TRIES) {
+            break;
+        }
+        g_usleep(BUSY_WAIT_US);
+    }
+    if (ret && ret != -ENOENT) {
+        return fail(errp, ret, "removing", dir);
+    }
+    controller = parse(name, &pid, &start);
+    return !controller || !*controller ||
+           disable(ops, opaque, parent, controller, errp);
+}

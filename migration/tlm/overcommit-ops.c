@@ -1,0 +1,50 @@
+/*
+ * TLM: vCPU over-commit: the calls that change the system
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include <sched.h>
+#include "overcommit-int.h"
+
+/* A cgroup file takes its whole text in one write */
+static int real_write(const char *path, const char *text, void *opaque)
+{
+    size_t len = strlen(text);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    ssize_t done;
+    int ret;
+
+    if (fd < 0) {
+        return -errno;
+    }
+    do {
+        done = write(fd, text, len);
+    } while (done < 0 && errno == EINTR);
+    ret = done < 0 ? -errno : done == len ? 0 : -EIO;
+    close(fd);
+    return ret;
+}
+
+static int real_mkdir(const char *path, void *opaque)
+{
+    return mkdir(path, 0755) ? -errno : 0;
+}
+
+static int real_rmdir(const char *path, void *opaque)
+{
+    return rmdir(path) ? -errno : 0;
+}
+
+static int real_set_affinity(pid_t tid, const TlmCpuSet *cpus, void *opaque)
+{
+    return sched_setaffinity(tid, sizeof(cpus->bits),
+                             (const cpu_set_t *)cpus->bits) ? -errno : 0;
+}
+
+const TlmOcOps tlm_oc_real_ops = {
+    .write = real_write,
+    .mkdir = real_mkdir,
+    .rmdir = real_rmdir,
+    .set_affinity = real_set_affinity,
+};

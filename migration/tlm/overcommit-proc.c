@@ -1,0 +1,214 @@
+/*
+ * TLM: vCPU over-commit: what the kernel says of threads and cgroup mounts
+ *
+ * Affinity is read from /proc, not by sched_getaffinity: no limit on the
+ * number of CPUs, and independent of what a seccomp filter lets through.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "overcommit-int.h"
+
+char *tlm_oc_read(const char *dir, const char *file, GError **errp)
+{
+    g_autofree char *path = g_build_filename(dir, file, NULL);
+    char *text;
+
+    if (!g_file_get_contents(path, &text, NULL, errp)) {
+        return NULL;
+    }
+    return g_strchomp(text);
+}
+
+bool tlm_oc_has_word(const char *list, const char *word)
+{
+    g_auto(GStrv) words = g_strsplit_set(list, " ,\n", -1);
+
+    return g_strv_contains((const char *const *)words, word);
+}
+
+static char *thread_dir(TlmOc *oc, pid_t tid)
+{
+    return g_strdup_printf("%s/task/%d", oc->proc, (int)tid);
+}
+
+bool tlm_oc_read_stat(const char *path, pid_t *pid, uint64_t *start)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) fields = NULL;
+    char *comm_end;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return false;
+    }
+    /* "PID (COMM) STATE ...": COMM may hold anything, also ") " */
+    comm_end = strrchr(text, ')');
+    if (!comm_end || !comm_end[1]) {
+        return false;
+    }
+    /* STATE is field 3 of proc(5), the start time field 22 */
+    fields = g_strsplit(comm_end + 2, " ", -1);
+    if (g_strv_length(fields) < 22 - 3 + 1) {
+        return false;
+    }
+    if (pid) {
+        *pid = g_ascii_strtoll(text, NULL, 10);
+    }
+    *start = g_ascii_strtoull(fields[22 - 3], NULL, 10);
+    return true;
+}
+
+static bool thread_start(TlmOc *oc, pid_t tid, uint64_t *start)
+{
+    g_autofree char *dir = thread_dir(oc, tid);
+    g_autofree char *path = g_build_filename(dir, "stat", NULL);
+
+    return tlm_oc_read_stat(path, NULL, start);
+}
+
+static bool parse_list(const char *status, const char *key, TlmCpuSet *set,
+                       GError **errp)
+{
+    const char *p = strstr(status, key);
+    g_autofree char *list = NULL;
+
+    if (!p) {
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE,
+                    "no %s in the thread's status file", key + 1);
+        return false;
+    }
+    p += strlen(key);
+    list = g_strndup(p, strcspn(p, "\n"));
+    return tlm_cpus_parse(list, set, errp);
+}
+
+bool tlm_oc_thread_mask(TlmOc *oc, pid_t tid, TlmCpuSet *mask,
+                        TlmCpuSet *mems, GError **errp)
+{
+    g_autofree char *dir = thread_dir(oc, tid);
+    g_autofree char *status = tlm_oc_read(dir, "status", errp);
+
+    return status &&
+           parse_list(status, "\nCpus_allowed_list:", mask, errp) &&
+           (!mems || parse_list(status, "\nMems_allowed_list:", mems, errp));
+}
+
+char *tlm_oc_thread_cgroups(TlmOc *oc, pid_t tid, GError **errp)
+{
+    g_autofree char *dir = thread_dir(oc, tid);
+
+    return tlm_oc_read(dir, "cgroup", errp);
+}
+
+TlmOcThread *tlm_oc_thread_save(TlmOc *oc, pid_t tid, GError **errp)
+{
+    TlmOcThread *t = g_new0(TlmOcThread, 1);
+    g_autoptr(GError) err = NULL;
+    uint64_t start;
+
+    t->tid = tid;
+    if (thread_start(oc, tid, &t->start)) {
+        t->cgroups = tlm_oc_thread_cgroups(oc, tid, &err);
+        if (t->cgroups &&
+            tlm_oc_thread_mask(oc, tid, &t->mask, &t->mems, &err)) {
+            return t;
+        }
+        /* It may have ended between the reads: then it is no error */
+        if (thread_start(oc, tid, &start) && start == t->start) {
+            g_propagate_error(errp, g_steal_pointer(&err));
+        }
+    }
+    tlm_oc_thread_free(t);
+    return NULL;
+}
+
+void tlm_oc_thread_free(TlmOcThread *t)
+{
+    g_free(t->cgroups);
+    g_free(t);
+}
+
+bool tlm_oc_thread_alive(TlmOc *oc, const TlmOcThread *t)
+{
+    uint64_t start;
+
+    return thread_start(oc, t->tid, &start) && start == t->start;
+}
+
+char *tlm_oc_cgroup_path(const char *text, const char *controller, bool v2)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+
+    for (char **line = lines; *line; line++) {
+        /* HIERARCHY:CONTROLLERS:PATH; the path may hold colons */
+        g_auto(GStrv) part = g_strsplit(*line, ":", 3);
+
+        if (g_strv_length(part) != 3) {
+            continue;
+        }
+        if (v2 ? !strcmp(part[0], "0") && !*part[1] :
+                 tlm_oc_has_word(part[1], controller)) {
+            return g_strdup(part[2]);
+        }
+    }
+    return NULL;
+}
+
+/* The part of @path below @top, "" or beginning with a slash; or NULL */
+static const char *below(const char *path, const char *top)
+{
+    size_t len = strcmp(top, "/") ? strlen(top) : 0;
+
+    if (strncmp(path, top, len) || (path[len] && path[len] != '/')) {
+        return NULL;
+    }
+    return path + len;
+}
+
+/*
+ * mountinfo, from proc(5):
+ * ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG...] - TYPE SOURCE SUPER
+ */
+static char *dir_in_mount(const char *line, const char *controller, bool v2,
+                          const char *path)
+{
+    const char *rest = strstr(line, " - ");
+    g_auto(GStrv) head = g_strsplit(line, " ", 6);
+    g_auto(GStrv) tail = rest ? g_strsplit(rest + 3, " ", 3) : NULL;
+    g_autofree char *root = NULL, *point = NULL;
+    const char *sub;
+
+    if (!tail || g_strv_length(head) != 6 || g_strv_length(tail) != 3 ||
+        strcmp(tail[0], v2 ? "cgroup2" : "cgroup") ||
+        (!v2 && !tlm_oc_has_word(tail[2], controller))) {
+        return NULL;
+    }
+    /* Blanks and backslashes are written in octal */
+    root = g_strcompress(head[3]);
+    point = g_strcompress(head[4]);
+    sub = below(path, root);
+    return sub ? g_strconcat(point, strcmp(sub, "/") ? sub : "", NULL) : NULL;
+}
+
+char *tlm_oc_cgroup_dir(const char *root, const char *controller, bool v2,
+                        const char *path, GError **errp)
+{
+    g_autofree char *proc = g_strconcat(root, "/proc/self", NULL);
+    g_autofree char *text = tlm_oc_read(proc, "mountinfo", errp);
+    g_auto(GStrv) lines = text ? g_strsplit(text, "\n", -1) : NULL;
+
+    /* "/..": outside of this process's cgroup namespace */
+    for (char **line = lines; line && *line && !strstr(path, "/.."); line++) {
+        g_autofree char *dir = dir_in_mount(*line, controller, v2, path);
+
+        if (dir) {
+            return g_strconcat(root, dir, NULL);
+        }
+    }
+    if (text) {
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE,
+                    "no mounted %s hierarchy shows cgroup %s",
+                    v2 ? "cgroup2" : controller, path);
+    }
+    return NULL;
+}

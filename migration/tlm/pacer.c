@@ -1,0 +1,143 @@
+/*
+ * TLM pacer: keep the bandwidth cap across all channels of both groups
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "pacer.h"
+
+#define NS_PER_S 1000000000.0
+
+/*
+ * Shares of one second's bytes.  A second sees at most
+ *
+ *     FILL + bucket + in flight <= 1 + OVERSHOOT
+ *
+ * The bucket is what a sender that wakes up too late may catch up with;
+ * the more of it, the less a busy host costs.
+ */
+#define OVERSHOOT        0.047
+#define IN_FLIGHT_SHARE  0.025
+#define BUCKET_MIN_SHARE 0.005
+#define FILL_MIN         0.985
+
+/* A batch of one small page with its multifd packet header */
+#define SMALLEST_BATCH   (4096 + 1152)
+#define PACKET_HEADER    1152
+
+#define MAX_WAIT_NS      1000000000LL
+
+void tlm_pacer_init(TlmPacer *p, int64_t now_ns, uint64_t sent_bytes)
+{
+    *p = (TlmPacer) {
+        .last_ns = now_ns,
+        .last_sent = sent_bytes,
+        .channels = 1,
+    };
+}
+
+void tlm_pacer_set_rate(TlmPacer *p, uint64_t bytes_per_s, unsigned channels)
+{
+    double rate = bytes_per_s;
+    double fill = 1.0;
+    double in_flight, least, bucket;
+
+    channels = MAX(channels, 1);
+    if (bytes_per_s == p->rate && channels == p->channels) {
+        return;
+    }
+    if (!p->rate) {
+        /* Nothing sent without a cap is debt under one */
+        p->rebase = true;
+        p->tokens = 0;
+    } else if (p->tokens < 0 && bytes_per_s < p->rate) {
+        /* Debt of the old rate takes no longer to pay at the new one */
+        p->tokens *= rate / p->rate;
+    }
+    p->rate = bytes_per_s;
+    p->channels = channels;
+
+    /*
+     * Slow caps with many channels: even batches of one page are a large
+     * share.  Then save up less, and fill a little more slowly.
+     */
+    in_flight = rate * IN_FLIGHT_SHARE;
+    least = (double)channels * TLM_PACER_BATCHES_IN_FLIGHT * SMALLEST_BATCH;
+    in_flight = MAX(in_flight, least);
+    bucket = rate * OVERSHOOT - in_flight;
+    if (bucket < rate * BUCKET_MIN_SHARE) {
+        bucket = rate * BUCKET_MIN_SHARE;
+        fill = 1.0 + OVERSHOOT - (in_flight + bucket) / MAX(rate, 1.0);
+        fill = CLAMP(fill, FILL_MIN, 1.0);
+    }
+
+    p->in_flight = in_flight;
+    p->bucket = bucket;
+    p->fill_rate = rate * fill;
+    p->tokens = MIN(p->tokens, bucket);
+}
+
+int64_t tlm_pacer_wait_ns(TlmPacer *p, int64_t now_ns, uint64_t sent_bytes)
+{
+    double spent = 0, filled = 0, elapsed, wait;
+
+    if (p->rebase) {
+        p->rebase = false;
+        p->last_ns = now_ns;
+        p->last_sent = sent_bytes;
+    }
+    if (sent_bytes > p->last_sent) {
+        spent = (double)(sent_bytes - p->last_sent);
+    }
+    if (now_ns > p->last_ns) {
+        elapsed = (double)now_ns - (double)p->last_ns;
+        filled = elapsed / NS_PER_S * p->fill_rate;
+    }
+    /* A clock that has jumped back starts anew: no credit, no long wait */
+    p->last_ns = now_ns;
+
+    /*
+     * The bucket overflows in the order of events, which is not known.
+     * Where the channels kept up with the cap, assume that they wrote
+     * evenly.  Where they wrote much less, the link was stalled: what
+     * piled up meanwhile comes last and counts in full.
+     */
+    p->tokens += filled;
+    if (spent < filled / 2) {
+        p->tokens = MIN(p->tokens, p->bucket);
+    }
+    p->tokens = MIN(p->tokens - spent, p->bucket);
+    p->last_sent = sent_bytes;
+
+    if (!p->rate) {
+        p->tokens = 0;
+        return 0;
+    }
+
+    if (p->tokens >= 0) {
+        return 0;
+    }
+    wait = -p->tokens / p->fill_rate * NS_PER_S;
+    if (wait >= MAX_WAIT_NS) {
+        return MAX_WAIT_NS;
+    }
+    return MAX((int64_t)wait, 1);
+}
+
+unsigned tlm_pacer_batch_pages(const TlmPacer *p, size_t page_size,
+                               unsigned max_pages)
+{
+    double bytes, pages;
+
+    max_pages = MAX(max_pages, 1);
+    if (!p->rate || !page_size) {
+        return max_pages;
+    }
+    bytes = p->in_flight / p->channels / TLM_PACER_BATCHES_IN_FLIGHT;
+    pages = (bytes - PACKET_HEADER) / page_size;
+    if (pages >= max_pages) {
+        return max_pages;
+    }
+    return MAX(pages, 1);
+}

@@ -1,0 +1,283 @@
+/*
+ * TLM: over-commit during a migration
+ *
+ * Looks up the schedule once an epoch and has the vCPU threads placed
+ * (overcommit.h), or slowed (throttle.c), or asks a manager to do it.
+ * Coordinator only, without the BQL: placing a thread may take
+ * milliseconds.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/lockable.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qapi/qapi-events-migration-tlm.h"
+#include "hw/core/cpu.h"
+#include "migration/migration.h"
+#include "overcommit.h"
+#include "internal.h"
+#include "trace.h"
+
+static struct {
+    TlmOc *oc;
+    TlmOcSchedule *schedule;
+    MigrationTlmOvercommitMethod method;
+    unsigned vcpus;
+    unsigned wanted;            /* of the step in force; 0: none */
+    double speed;               /* asked of throttle.c; else 1 */
+    /* for query-migrate as well; under lock */
+    QemuMutex lock;
+    double share;               /* of full speed that the CPUs amount to */
+    int64_t since_ns;           /* share holds since then */
+    double lost_ns;             /* before that */
+    unsigned cpus;              /* 0: not over-committed */
+    const char *in_use;
+    char *note;
+} placement;
+
+static void __attribute__((constructor)) placement_init(void)
+{
+    qemu_mutex_init(&placement.lock);
+}
+
+TlmOcSchedule *tlm_placement_schedule(
+    const MigrationTlmOvercommitStepList *list, Error **errp)
+{
+    g_autoptr(GArray) steps = g_array_new(false, true, sizeof(TlmOcStep));
+    g_autoptr(GError) gerr = NULL;
+    TlmOcSchedule *schedule;
+
+    for (; list; list = list->next) {
+        TlmOcStep step = {
+            .progress = list->value->progress,
+            .cpus = list->value->cpus,
+        };
+
+        g_array_append_val(steps, step);
+    }
+    schedule = tlm_oc_schedule_new((TlmOcStep *)steps->data, steps->len,
+                                   &gerr);
+    if (!schedule) {
+        error_setg(errp, "Parameter 'tlm-overcommit': %s", gerr->message);
+    }
+    return schedule;
+}
+
+static const char *empty_is_null(const char *s)
+{
+    return s && *s ? s : NULL;
+}
+
+static void set_note(const char *note)
+{
+    QEMU_LOCK_GUARD(&placement.lock);
+    g_free(placement.note);
+    placement.note = g_strdup(note);
+}
+
+/* Called with the BQL held, when a migration begins */
+bool tlm_placement_start(Error **errp)
+{
+    const MigrationParameters *p = &migrate_get_current()->parameters;
+    g_autoptr(GError) gerr = NULL;
+    TlmOcConfig cfg = {
+        .cpus = empty_is_null(p->tlm_overcommit_cpus),
+        .cgroup = empty_is_null(p->tlm_cgroup),
+    };
+    static const TlmOcMethod methods[] = {
+        [MIGRATION_TLM_OVERCOMMIT_METHOD_AUTO] = TLM_OC_METHOD_AUTO,
+        [MIGRATION_TLM_OVERCOMMIT_METHOD_CGROUP] = TLM_OC_METHOD_CGROUP,
+        [MIGRATION_TLM_OVERCOMMIT_METHOD_QUOTA] = TLM_OC_METHOD_QUOTA,
+        [MIGRATION_TLM_OVERCOMMIT_METHOD_AFFINITY] = TLM_OC_METHOD_AFFINITY,
+        [MIGRATION_TLM_OVERCOMMIT_METHOD_THROTTLE] = TLM_OC_METHOD_THROTTLE,
+        [MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT] = TLM_OC_METHOD_EVENT,
+    };
+
+    /* Of a migration that ended before it began */
+    g_clear_pointer(&placement.oc, tlm_oc_free);
+    g_clear_pointer(&placement.schedule, tlm_oc_schedule_free);
+
+    set_note(NULL);
+    placement.wanted = 0;
+    placement.speed = 1;
+    placement.share = 1;
+    placement.lost_ns = 0;
+    placement.since_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    placement.method = p->tlm_overcommit_method;
+    if (!p->tlm_overcommit) {
+        return true;
+    }
+
+    cfg.method = methods[placement.method];
+    /* What a QEMU that was killed has left behind is in the way */
+    if (!tlm_oc_cleanup_stale(&cfg, NULL, &gerr)) {
+        set_note(gerr->message);
+        g_clear_error(&gerr);
+    }
+    placement.oc = tlm_oc_new(&cfg, &gerr);
+    if (!placement.oc) {
+        error_setg(errp, "Cannot over-commit the vCPUs: %s", gerr->message);
+        return false;
+    }
+    placement.schedule = tlm_placement_schedule(p->tlm_overcommit, errp);
+    if (!placement.schedule) {
+        g_clear_pointer(&placement.oc, tlm_oc_free);
+        return false;
+    }
+    return true;
+}
+
+/* One for each vCPU thread; with single-threaded TCG they share one */
+static GArray *vcpu_threads(unsigned *vcpus)
+{
+    GArray *tids = g_array_new(false, false, sizeof(pid_t));
+    CPUState *cpu;
+
+    *vcpus = 0;
+    RCU_READ_LOCK_GUARD();
+    CPU_FOREACH(cpu) {
+        pid_t tid = cpu->thread_id;
+        bool known = false;
+
+        for (unsigned i = 0; i < tids->len; i++) {
+            known |= g_array_index(tids, pid_t, i) == tid;
+        }
+        if (!known) {
+            g_array_append_val(tids, tid);
+        }
+        (*vcpus)++;
+    }
+    return tids;
+}
+
+/* From now on the vCPUs have @share of full speed */
+static void account(double share)
+{
+    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    QEMU_LOCK_GUARD(&placement.lock);
+    placement.lost_ns += (1 - placement.share) *
+                         (now_ns - placement.since_ns);
+    placement.since_ns = now_ns;
+    placement.share = share;
+}
+
+static void announce(unsigned cpus, const char *method)
+{
+    WITH_QEMU_LOCK_GUARD(&placement.lock) {
+        placement.cpus = cpus;
+        placement.in_use = cpus ? method : NULL;
+    }
+    trace_tlm_overcommit(cpus, placement.vcpus, method);
+    qapi_event_send_migration_tlm_overcommit(cpus, placement.vcpus, method);
+}
+
+/*
+ * Holds the vCPUs on as many host CPUs as the schedule says for @progress
+ * percent.  Returns the speed, 0 to 1, at which the caller must run the
+ * vCPUs because they could not be placed otherwise.
+ */
+double tlm_placement_step(double progress)
+{
+    g_autoptr(GArray) tids = NULL;
+    g_autoptr(GError) gerr = NULL;
+    const char *method = "throttle";
+    unsigned cpus;
+
+    if (!placement.schedule) {
+        return 1;
+    }
+    cpus = tlm_oc_schedule_cpus(placement.schedule, progress);
+    if (!cpus || cpus == placement.wanted) {
+        return placement.speed;
+    }
+    placement.wanted = cpus;
+
+    tids = vcpu_threads(&placement.vcpus);
+    placement.speed = 1;
+    if (placement.method == MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT) {
+        method = "event";
+    } else if (placement.method !=
+               MIGRATION_TLM_OVERCOMMIT_METHOD_THROTTLE &&
+               tlm_oc_apply(placement.oc, (pid_t *)tids->data, tids->len,
+                            cpus, &gerr)) {
+        const char *why_not = tlm_oc_why_not(placement.oc);
+
+        method = tlm_oc_method_in_use(placement.oc);
+        cpus = tlm_oc_level(placement.oc);
+        if (why_not) {
+            set_note(why_not);
+        }
+    } else {
+        placement.speed = MIN(1, (double)cpus / placement.vcpus);
+    }
+    if (gerr) {
+        set_note(gerr->message);
+    }
+    /* What throttle.c takes, it accounts for itself */
+    account(placement.speed < 1 ? 1 : MIN(1, (double)cpus / placement.vcpus));
+    announce(cpus, method);
+    return placement.speed;
+}
+
+/* Will the schedule say something else later than at @progress percent? */
+bool tlm_placement_pending(double progress)
+{
+    for (; placement.schedule && progress < 100; progress++) {
+        if (tlm_oc_schedule_cpus(placement.schedule, progress) !=
+            placement.wanted) {
+            return true;
+        }
+    }
+    return placement.schedule &&
+           tlm_oc_schedule_cpus(placement.schedule, 100) != placement.wanted;
+}
+
+/* Everything back as it was.  Idempotent.  Called without the BQL. */
+void tlm_placement_end(void)
+{
+    g_autoptr(GError) gerr = NULL;
+
+    if (placement.oc && !tlm_oc_restore(placement.oc, &gerr)) {
+        set_note(gerr->message);
+        warn_report("TLM: the vCPUs are not where they were: %s",
+                    gerr->message);
+    }
+    if (placement.cpus) {
+        g_autofree char *method = g_strdup(placement.in_use);
+
+        account(1);
+        announce(0, method);
+    }
+    g_clear_pointer(&placement.oc, tlm_oc_free);
+    g_clear_pointer(&placement.schedule, tlm_oc_schedule_free);
+}
+
+/* The share of full speed that the vCPUs have through over-commit */
+double tlm_placement_share(void)
+{
+    QEMU_LOCK_GUARD(&placement.lock);
+    return placement.share;
+}
+
+/* Guest time lost to over-commit other than by throttling, in ns */
+double tlm_placement_lost_ns(void)
+{
+    QEMU_LOCK_GUARD(&placement.lock);
+    return placement.lost_ns + (1 - placement.share) *
+           (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - placement.since_ns);
+}
+
+void tlm_placement_fill_info(MigrationTlmInfo *t)
+{
+    QEMU_LOCK_GUARD(&placement.lock);
+
+    t->has_overcommit_cpus = placement.cpus;
+    t->overcommit_cpus = placement.cpus;
+    t->overcommit_method = g_strdup(placement.in_use);
+    t->overcommit_note = g_strdup(placement.note);
+}

@@ -1,0 +1,123 @@
+/*
+ * TLM planner: when to stop the guest, how much to slow it, what to predict
+ *
+ * Policy only: no locks, no clocks, no sockets, no QEMU types.  The
+ * coordinator feeds one sample per epoch and acts on the decision; the
+ * simulator and the unit tests drive the same object code.
+ *
+ * The idea of a bounded total time is from Chanchio's time-bound,
+ * thread-based live migration (TLM); throttling once, hard and late
+ * instead of a slow ramp is ours.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TLM_PLANNER_H
+#define TLM_PLANNER_H
+
+/* What the live stage does once mtx has passed over all RAM */
+typedef enum {
+    TLM_PLAN_CONVERGE_NONE,   /* stop at the end of the pass (the slides) */
+    TLM_PLAN_CONVERGE_AUTO,   /* go on while it pays, within the bound */
+} TlmPlanConverge;
+
+/* What to do about a bound that cannot be kept */
+typedef enum {
+    TLM_PLAN_BOUND_COMPLETE,  /* overrun as little as possible */
+    TLM_PLAN_BOUND_CANCEL,    /* leave the guest at the source */
+} TlmPlanBoundAction;
+
+typedef enum {
+    TLM_PLAN_CONTINUE,        /* run another epoch */
+    TLM_PLAN_SWITCHOVER,      /* enter stage 3 now */
+    TLM_PLAN_CANCEL,          /* give up: the bound cannot be kept */
+} TlmPlanAction;
+
+/* Set by the user; may change between two samples */
+typedef struct TlmPlanParams {
+    uint64_t time_bound_ms;      /* total = live + stop; 0: none */
+    uint64_t downtime_limit_ms;  /* downtime goal of TLM_PLAN_CONVERGE_AUTO */
+    uint64_t max_bandwidth;      /* bytes/s in the live stage; 0: no cap */
+    uint64_t switchover_bandwidth; /* bytes/s in stage 3; 0: not known */
+    uint64_t epoch_ms;           /* fixed epoch length; 0: adaptive */
+    TlmPlanConverge converge;
+    TlmPlanBoundAction bound_action;
+} TlmPlanParams;
+
+/* What the coordinator measured; one per epoch, at its end */
+typedef struct TlmPlanSample {
+    int64_t now_ns;              /* since the start of the migration */
+    int64_t epoch_ns;            /* length of the epoch that has just ended */
+    int64_t sync_ns;             /* cost of its dirty log sync */
+    int64_t idle_ns;             /* part of it that no thread had work */
+    uint64_t total_bytes;        /* RAM to be migrated */
+    uint64_t unsent_bytes;       /* never sent and clean: mtx's */
+    uint64_t dirty_bytes;        /* dirty, to be sent: dtx's (hot included) */
+    uint64_t hot_bytes;          /* part of it dirtied not long ago */
+    int64_t hot_ns;              /* how long ago at most; 0: about 0.8 s */
+    uint64_t dirtied_bytes;      /* found dirty by the last sync */
+    uint64_t sent_bytes;         /* on the wire in this epoch, all channels */
+    uint64_t sent_pages_bytes;   /* guest RAM covered by them (zero pages) */
+    uint64_t zero_bytes;         /* part of it found zero; 0: not counted */
+    uint64_t device_bytes;       /* pending outside RAM (VFIO, ...) */
+    double guest_speed;          /* vCPU speed in this epoch, 0..1 */
+    bool mtx_done;               /* the pass is over */
+    bool can_switchover;         /* the destination has acknowledged */
+    bool switchover_requested;   /* the user asked to end the live stage */
+} TlmPlanSample;
+
+typedef struct TlmPlanDecision {
+    TlmPlanAction action;
+    double guest_speed;          /* wanted in the next epoch, 0..1; 1: full */
+    bool send_hot;               /* dtx sends hot pages too */
+    bool send_settled;           /* dtx sends settled pages; if not, it rests */
+    uint64_t epoch_ms;           /* length of the next epoch */
+    /* predictions, for query-migrate; times are 0 while not known */
+    uint64_t predicted_total_ms;
+    uint64_t predicted_downtime_ms;
+    uint64_t eta_ms;             /* from now to the end */
+    uint64_t smallest_bound_ms;  /* the smallest total that can be reached */
+    int64_t slack_ms;            /* bound - predicted total; 0 without bound */
+    bool bound_reachable;
+    bool downtime_reachable;     /* the downtime limit, within the bound */
+    double bandwidth;            /* bytes/s, as measured and smoothed */
+    double dirty_rate;           /* bytes/s at full guest speed */
+    double progress;             /* 0..1, never runs backwards */
+    const char *reason;          /* static text, for the trace */
+} TlmPlanDecision;
+
+typedef struct TlmPlanner TlmPlanner;
+
+/* Never fails. Free with tlm_planner_free(). */
+TlmPlanner *tlm_planner_new(void);
+void tlm_planner_free(TlmPlanner *p);
+
+/*
+ * Take in @sample and decide.  Called by the coordinator between two
+ * epochs, without locks.  Bad input (no time passed, zero bandwidth, a
+ * clock that jumps) must give a safe decision, never a division by zero
+ * and never a switchover into a dead link: while nothing has been sent
+ * for longer than the link has ever needed, the action is CONTINUE.
+ */
+void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
+                      const TlmPlanSample *sample, TlmPlanDecision *decision);
+
+/*
+ * Before the start: predict from a measured dirty rate and working set.
+ * Only the prediction members of @decision are filled in.
+ */
+typedef struct TlmPlanEstimate {
+    uint64_t total_bytes;        /* RAM to be migrated */
+    uint64_t populated_bytes;    /* part of it that is not known to be zero */
+    uint64_t working_set_bytes;  /* dirtied within @window_ms */
+    uint64_t window_ms;
+    uint64_t dirty_rate;         /* bytes/s over the window */
+    uint64_t bandwidth;          /* bytes/s of the link in stage 3 */
+    uint64_t device_bytes;
+} TlmPlanEstimate;
+
+void tlm_planner_estimate(const TlmPlanParams *params,
+                          const TlmPlanEstimate *estimate,
+                          TlmPlanDecision *decision);
+
+#endif

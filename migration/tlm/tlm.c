@@ -1,0 +1,610 @@
+/*
+ * TLM: lifecycle and stage machine
+ *
+ * The life of a migration, as QEMU's migration thread (the coordinator)
+ * sees it:
+ *
+ *   ram_save_setup     -> tlm_ram_setup      stage setup, then live
+ *   ram_save_iterate   -> tlm_ram_iterate    one epoch each, until the
+ *                                            planner says: stop the guest
+ *   migration_completion                     stops the guest
+ *   ram_save_complete  -> tlm_ram_complete   stage stop: the rest, over all
+ *                                            channels; QEMU's own code then
+ *                                            syncs once more and sends what
+ *                                            it finds, as always
+ *   ram_save_cleanup   -> tlm_ram_cleanup
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-migration-tlm.h"
+#include "qapi/qapi-events-migration-tlm.h"
+#include "exec/memory.h"
+#include "exec/ramlist.h"
+#include "exec/target_page.h"
+#include "system/runstate.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/qemu-file.h"
+#include "migration/ram.h"
+#include "migration/savevm.h"
+#include "internal.h"
+#include "trace.h"
+
+/* An epoch while steps of the over-commit schedule are to come */
+#define STEP_EPOCH_NS (50 * SCALE_MS)
+
+TlmState tlm;
+
+bool migrate_tlm(void)
+{
+    return migrate_get_current()->capabilities[MIGRATION_CAPABILITY_TLM];
+}
+
+bool tlm_running(void)
+{
+    return tlm.running;
+}
+
+void tlm_mark(int mark)
+{
+    QEMU_LOCK_GUARD(&tlm.lock);
+    tlm.mark_ns[mark] = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+/* Pages were taken off the ledger; bitmap_mutex held */
+void tlm_owe_less(unsigned long pages)
+{
+    uint64_t owed = stat64_get(&tlm.owed_pages) - pages;
+
+    stat64_set(&tlm.owed_pages, owed);
+    ram_set_dirty_pages(owed);
+}
+
+static void set_stage(MigrationTlmStage stage)
+{
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        tlm.stage = stage;
+    }
+    trace_tlm_stage(MigrationTlmStage_str(stage));
+    qapi_event_send_migration_tlm_stage(stage);
+}
+
+static void __attribute__((constructor)) tlm_init(void)
+{
+    qemu_mutex_init(&tlm.lock);
+    qemu_cond_init(&tlm.wake);
+    qemu_cond_init(&tlm.done);
+}
+
+bool tlm_check_caps(const bool *caps, Error **errp)
+{
+    static const MigrationCapability excluded[] = {
+        MIGRATION_CAPABILITY_POSTCOPY_RAM,
+        MIGRATION_CAPABILITY_XBZRLE,
+        MIGRATION_CAPABILITY_AUTO_CONVERGE,
+        MIGRATION_CAPABILITY_DIRTY_LIMIT,
+        MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT,
+        MIGRATION_CAPABILITY_X_COLO,
+        MIGRATION_CAPABILITY_RDMA_PIN_ALL,
+        MIGRATION_CAPABILITY_RELEASE_RAM,
+    };
+
+    if (!caps[MIGRATION_CAPABILITY_TLM]) {
+        return true;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(excluded); i++) {
+        if (caps[excluded[i]]) {
+            error_setg(errp, "Capability 'tlm' is not compatible with '%s'; "
+                       "turn one of them off",
+                       MigrationCapability_str(excluded[i]));
+            return false;
+        }
+    }
+    return true;
+}
+
+bool tlm_check_start(Error **errp)
+{
+    MigrationState *s = migrate_get_current();
+    unsigned channels = migrate_multifd_channels();
+
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        tlm.valid = false;
+    }
+    if (!migrate_tlm()) {
+        return true;
+    }
+    if (tlm.running) {
+        error_setg(errp, "The previous migration has not been cleaned up "
+                   "yet; try again");
+        return false;
+    }
+    /* Capabilities come in any order: only now are they all known */
+    if (!tlm_check_caps(s->capabilities, errp)) {
+        return false;
+    }
+    if (!migrate_multifd()) {
+        error_setg(errp, "Capability 'tlm' requires capability 'multifd'");
+        error_append_hint(errp, "Turn on 'multifd' at both sides "
+                          "(virsh migrate: --parallel).\n");
+        return false;
+    }
+    if (channels < 2) {
+        error_setg(errp, "Capability 'tlm' requires parameter "
+                   "'multifd-channels' to be at least 2, it is %u", channels);
+        return false;
+    }
+    if (s->parameters.tlm_dtx_channels >= channels) {
+        error_setg(errp, "Parameter 'tlm-dtx-channels' (%u) must be less "
+                   "than 'multifd-channels' (%u)",
+                   s->parameters.tlm_dtx_channels, channels);
+        return false;
+    }
+    if (migrate_zero_page_detection() == ZERO_PAGE_DETECTION_LEGACY) {
+        error_setg(errp, "Capability 'tlm' does not support parameter "
+                   "'zero-page-detection' set to 'legacy'; use 'multifd' "
+                   "or 'none'");
+        return false;
+    }
+    if (migrate_mode() != MIG_MODE_NORMAL) {
+        error_setg(errp, "Capability 'tlm' requires migration mode 'normal'");
+        return false;
+    }
+    return tlm_placement_start(errp);
+}
+
+static void free_blocks(void)
+{
+    for (unsigned i = 0; i < tlm.nr_blocks; i++) {
+        tlm_ledger_block_destroy(&tlm.blocks[i].ledger);
+        memory_region_unref(tlm.blocks[i].rb->mr);
+    }
+    g_clear_pointer(&tlm.blocks, g_free);
+    tlm.nr_blocks = 0;
+}
+
+/* If there is not enough memory, no block is left: see can_go_on() */
+static void setup_blocks(void)
+{
+    g_autoptr(GArray) blocks = g_array_new(false, true, sizeof(TlmBlock));
+    RAMBlock *rb;
+    uint64_t owed = 0;
+    bool ok = true;
+
+    RCU_READ_LOCK_GUARD();
+    QEMU_LOCK_GUARD(ram_bitmap_mutex());
+
+    tlm.ram_version = ram_list.version;
+    RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
+        TlmBlock b = { .rb = rb };
+
+        /* A guest may eject memory that it was asked for before */
+        memory_region_ref(rb->mr);
+        ok = ok && tlm_ledger_block_init(&b.ledger, rb->bmap,
+                                         rb->used_length >> tlm.page_bits,
+                                         1UL << rb->clear_bmap_shift);
+        if (!ok) {
+            memory_region_unref(rb->mr);
+            break;
+        }
+        tlm.total_pages += b.ledger.pages;
+        owed += tlm_ledger_owed(&b.ledger);
+        g_array_append_val(blocks, b);
+    }
+    stat64_set(&tlm.owed_pages, owed);
+    tlm.nr_blocks = blocks->len;
+    tlm.blocks = (TlmBlock *)g_array_free(g_steal_pointer(&blocks), false);
+    if (!ok) {
+        free_blocks();
+    }
+}
+
+void tlm_ram_setup(void)
+{
+    MigrationState *s = migrate_get_current();
+
+    if (!migrate_tlm() || !s->migration_thread_running) {
+        return;
+    }
+    assert(!tlm.running);
+
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        /* Everything but the lock and the two conditions */
+        memset(&tlm, 0, offsetof(TlmState, lock));
+        memset(&tlm.epoch, 0, sizeof(tlm) - offsetof(TlmState, epoch));
+        tlm.valid = true;
+        tlm.plan.bound_reachable = true;
+        tlm.plan.downtime_reachable = true;
+        tlm.plan.reason = "setup";
+        tlm.mark_ns[TLM_MARK_START] = s->start_time * SCALE_MS;
+        tlm_pacer_init(&tlm.pacer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME),
+                       migration_transferred_bytes());
+    }
+    set_stage(MIGRATION_TLM_STAGE_SETUP);
+    tlm_throttle_reset();
+    tlm.page_bits = qemu_target_page_bits();
+    tlm.planner = tlm_planner_new();
+    setup_blocks();
+    tlm_workers_start();
+    tlm_watchdog_start();
+    tlm.running = true;
+}
+
+void tlm_ram_cleanup(void)
+{
+    if (!tlm.running) {
+        return;
+    }
+    tlm.running = false;
+    tlm_watchdog_stop();
+    tlm_workers_stop();
+    free_blocks();
+    g_clear_pointer(&tlm.planner, tlm_planner_free);
+}
+
+void tlm_free_page_hint(RAMBlock *rb, unsigned long start,
+                        unsigned long npages)
+{
+    for (unsigned i = 0; tlm.running && i < tlm.nr_blocks; i++) {
+        if (tlm.blocks[i].rb == rb) {
+            unsigned long num = tlm_ledger_forget(&tlm.blocks[i].ledger,
+                                                  start, npages);
+
+            tlm_owe_less(num);
+            stat64_add(&tlm.forgotten_pages, num);
+        }
+    }
+}
+
+/* As migration_can_switchover() in migration.c */
+static bool can_switchover(MigrationState *s)
+{
+    return !migrate_switchover_ack() || s->switchover_acked ||
+           !runstate_is_running();
+}
+
+static uint64_t pages_sent(void)
+{
+    return stat64_get(&tlm.mtx_pages) + stat64_get(&tlm.dtx_pages);
+}
+
+static uint64_t device_bytes(void)
+{
+    uint64_t must_precopy, can_postcopy;
+    uint64_t ram = stat64_get(&tlm.owed_pages) << tlm.page_bits;
+
+    /* RAM's part of it does not sync the dirty log while TLM runs */
+    qemu_savevm_state_pending_exact(&must_precopy, &can_postcopy);
+    must_precopy += can_postcopy;
+    return must_precopy - MIN(ram, must_precopy);
+}
+
+/* The share of the last @ns in which the vCPUs ran */
+static double guest_speed(int64_t ns)
+{
+    int64_t paused_ns = tlm_throttle_paused_ns() - tlm.epoch_begin_paused_ns;
+
+    if (!runstate_is_running() || ns <= paused_ns) {
+        return 0;
+    }
+    return tlm_placement_share() * (ns - paused_ns) / ns;
+}
+
+/* How long ago a page that is called hot was written to, at most */
+static int64_t hot_ns(int64_t now_ns)
+{
+    int64_t begin_ns = MAX(tlm.aged_before_ns, tlm.mark_ns[TLM_MARK_LIVE]);
+
+    return now_ns - begin_ns;
+}
+
+static void plan(MigrationState *s, TlmPlanDecision *decision)
+{
+    const MigrationParameters *p = &s->parameters;
+    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    TlmPlanParams params = {
+        .time_bound_ms = p->tlm_time_bound,
+        .downtime_limit_ms = p->downtime_limit,
+        .max_bandwidth = p->max_bandwidth,
+        .switchover_bandwidth = p->avail_switchover_bandwidth,
+        .epoch_ms = p->tlm_epoch,
+        .converge = p->tlm_converge == MIGRATION_TLM_CONVERGE_AUTO ?
+                    TLM_PLAN_CONVERGE_AUTO : TLM_PLAN_CONVERGE_NONE,
+        .bound_action = p->tlm_bound_action ==
+                        MIGRATION_TLM_BOUND_ACTION_CANCEL ?
+                        TLM_PLAN_BOUND_CANCEL : TLM_PLAN_BOUND_COMPLETE,
+    };
+    TlmPlanSample sample = {
+        .now_ns = now_ns - tlm.mark_ns[TLM_MARK_START],
+        .epoch_ns = now_ns - tlm.epoch_begin_ns,
+        .sync_ns = tlm.sync_ns,
+        .idle_ns = now_ns - tlm.epoch_begin_ns - tlm.epoch_busy_ns,
+        .total_bytes = tlm.total_pages << tlm.page_bits,
+        .unsent_bytes = tlm.counts.clean_unsent << tlm.page_bits,
+        .dirty_bytes = tlm.counts.dirty << tlm.page_bits,
+        .hot_bytes = tlm.counts.hot << tlm.page_bits,
+        .hot_ns = hot_ns(now_ns),
+        .dirtied_bytes = tlm.counts.fresh << tlm.page_bits,
+        .sent_bytes = migration_transferred_bytes() - tlm.epoch_begin_bytes,
+        .sent_pages_bytes = (pages_sent() - tlm.epoch_begin_pages)
+                            << tlm.page_bits,
+        .zero_bytes = (stat64_get(&mig_stats.zero_pages) -
+                       tlm.epoch_begin_zero_pages) << tlm.page_bits,
+        .device_bytes = device_bytes(),
+        .guest_speed = guest_speed(now_ns - tlm.epoch_begin_ns),
+        .mtx_done = tlm.walk.block == tlm.nr_blocks,
+        .can_switchover = can_switchover(s),
+    };
+
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        sample.switchover_requested = tlm.switchover_requested;
+    }
+    tlm_planner_step(tlm.planner, &params, &sample, decision);
+    trace_tlm_plan(tlm.epoch, decision->action, decision->reason,
+                   decision->epoch_ms, decision->predicted_total_ms,
+                   decision->predicted_downtime_ms);
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        tlm.plan = *decision;
+        tlm.shown_counts = tlm.counts;
+        tlm.shown_sync_ns = tlm.sync_ns;
+        tlm.shown_speed = sample.guest_speed;
+    }
+}
+
+/* Of mtx's pass, in percent */
+static double pass_progress(void)
+{
+    return 100.0 * stat64_get(&tlm.passed_pages) / MAX(1, tlm.total_pages);
+}
+
+/*
+ * The over-commit schedule is looked up between epochs: as long as there
+ * are steps to come, none may be passed by in a long epoch.
+ */
+static int64_t epoch_ns(const TlmPlanDecision *decision)
+{
+    int64_t ns = decision->epoch_ms * SCALE_MS;
+
+    if (tlm_placement_pending(pass_progress())) {
+        ns = MIN(ns, MAX(STEP_EPOCH_NS, 5 * tlm.sync_ns));
+    }
+    return ns;
+}
+
+/* Parameters may change at any time: they are taken over between epochs */
+static void epoch_begin(MigrationState *s, const TlmPlanDecision *decision)
+{
+    tlm.dtx_on = s->parameters.tlm_dtx && decision->send_settled;
+    tlm.send_hot = decision->send_hot;
+    tlm.epoch_begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    tlm.epoch_begin_bytes = migration_transferred_bytes();
+    tlm.epoch_begin_pages = pages_sent();
+    tlm.epoch_begin_zero_pages = stat64_get(&mig_stats.zero_pages);
+    tlm.epoch_begin_paused_ns = tlm_throttle_paused_ns();
+    tlm_throttle_set(MIN(decision->guest_speed,
+                         tlm_placement_step(pass_progress())));
+
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        tlm_pacer_set_rate(&tlm.pacer, migrate_max_bandwidth(),
+                           migrate_multifd_channels());
+        tlm.batch_pages = tlm_pacer_batch_pages(&tlm.pacer,
+                                                1 << tlm.page_bits,
+                                                multifd_ram_page_count());
+    }
+}
+
+/* The ending of a RAM section in which pages were queued */
+static int end_of_section(QEMUFile *f)
+{
+    int ret = multifd_ram_flush_and_sync(f);
+
+    if (ret < 0) {
+        return ret;
+    }
+    qemu_put_be64(f, RAM_SAVE_FLAG_EOS);
+    ram_transferred_add(8);
+    return qemu_fflush(f);
+}
+
+static bool can_go_on(void)
+{
+    Error *err = NULL;
+
+    if (!tlm.nr_blocks) {
+        error_setg(&err, "Not enough memory for the bitmaps of TLM: they "
+                   "need 96 KiB per GiB of guest RAM");
+    } else if (!tlm_layout_unchanged()) {
+        error_setg(&err,
+                   "The layout of RAM has changed during the migration");
+    } else {
+        return true;
+    }
+    migrate_set_error(migrate_get_current(), err);
+    error_free(err);
+    return false;
+}
+
+int tlm_ram_iterate(QEMUFile *f)
+{
+    MigrationState *s = migrate_get_current();
+    TlmPlanDecision decision;
+    Error *err = NULL;
+    int ret = 0;
+
+    if (tlm.stage == MIGRATION_TLM_STAGE_SETUP) {
+        tlm_mark(TLM_MARK_LIVE);
+        tlm.epoch_begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        tlm.epoch_begin_bytes = migration_transferred_bytes();
+        set_stage(MIGRATION_TLM_STAGE_LIVE);
+    }
+    if (!can_go_on()) {
+        return -EINVAL;
+    }
+    ret = tlm_epoch_sync();
+    if (ret < 0) {
+        return ret;
+    }
+    tlm_epoch_arm();
+    plan(s, &decision);
+
+    switch (decision.action) {
+    case TLM_PLAN_CONTINUE:
+        /*
+         * With nothing to do but wait for the planner's moment, wait; but
+         * go on at once if the pass has only come to what is not armed.
+         */
+        epoch_begin(s, &decision);
+        ret = tlm_epoch_run(epoch_ns(&decision),
+                            tlm.walk.block == tlm.nr_blocks);
+        break;
+    case TLM_PLAN_SWITCHOVER:
+        tlm_mark(TLM_MARK_STOPPING);
+        tlm_throttle_end(true);
+        tlm.switchover_due = true;
+        break;
+    case TLM_PLAN_CANCEL:
+        error_setg(&err, "The time bound of %" PRIu64 " ms cannot be kept: "
+                   "the smallest that can is %" PRIu64 " ms",
+                   s->parameters.tlm_time_bound, decision.smallest_bound_ms);
+        migrate_set_error(s, err);
+        error_free(err);
+        ret = -ETIME;
+        break;
+    }
+    if (ret == -ECANCELED) {
+        return 0;               /* QEMU sees it by the status */
+    }
+    if (!ret) {
+        ret = end_of_section(f);
+    }
+    if (tlm.epoch_timed_out) {
+        /* The channels had something to send until they were drained */
+        tlm.epoch_busy_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
+                            tlm.epoch_begin_ns;
+    }
+    return ret;
+}
+
+bool tlm_switchover_due(void)
+{
+    return tlm.switchover_due;
+}
+
+int tlm_ram_complete(QEMUFile *f)
+{
+    Error *err = NULL;
+    int ret;
+
+    tlm_mark(TLM_MARK_STOPPED);
+    tlm.handed_over_pages = ram_get_total_transferred_pages();
+    set_stage(MIGRATION_TLM_STAGE_STOP);
+    if (!can_go_on()) {
+        return -EINVAL;
+    }
+    if (migrate_multifd_flush_after_each_section()) {
+        /* No flush inside of a section: leave it all to QEMU's own code */
+        WITH_QEMU_LOCK_GUARD(ram_bitmap_mutex()) {
+            for (unsigned i = 0; i < tlm.nr_blocks; i++) {
+                tlm_ledger_give_back(&tlm.blocks[i].ledger);
+            }
+        }
+        tlm_mark(TLM_MARK_SYNCED);
+        return 0;
+    }
+
+    ret = tlm_epoch_sync();
+    if (ret < 0) {
+        return ret;
+    }
+    tlm_mark(TLM_MARK_SYNCED);
+
+    /*
+     * The guest is stopped, but this can take long: do not stall QMP.  If
+     * something writes to guest RAM in the meantime, the caller's sync,
+     * under the BQL, finds it.
+     */
+    bql_unlock();
+    tlm_epoch_arm();
+    ret = tlm_epoch_run(INT64_MAX, false);
+    if (!ret && stat64_get(&tlm.owed_pages)) {
+        /* Rather no migration than one that lacks a page */
+        error_setg(&err, "%" PRIu64 " pages are still owed at the end of "
+                   "stage stop", stat64_get(&tlm.owed_pages));
+        migrate_set_error(migrate_get_current(), err);
+        error_free(err);
+        ret = -EIO;
+    }
+    if (!ret) {
+        ret = multifd_send_sync_main(MULTIFD_SYNC_LOCAL);
+    }
+    bql_lock();
+    if (ret < 0) {
+        return ret;
+    }
+    return multifd_ram_flush_and_sync(f);
+}
+
+void tlm_ram_completed(void)
+{
+    if (!tlm.running) {
+        return;
+    }
+    tlm_mark(TLM_MARK_RAM);
+    tlm_watchdog_stop();
+    if (migrate_multifd_flush_after_each_section()) {
+        stat64_add(&tlm.stop_pages, ram_get_total_transferred_pages() -
+                                    tlm.handed_over_pages);
+        stat64_set(&tlm.owed_pages, 0);
+    }
+}
+
+void tlm_device_state_saved(void)
+{
+    if (tlm.running) {
+        tlm_mark(TLM_MARK_DEVICE);
+    }
+}
+
+void tlm_finished(void)
+{
+    if (tlm.running) {
+        tlm_placement_end();
+        tlm_throttle_end(false);
+        tlm_mark(TLM_MARK_END);
+        set_stage(MIGRATION_TLM_STAGE_DONE);
+    }
+}
+
+void tlm_cancel(void)
+{
+    if (!tlm.running) {
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        tlm.cancelled = true;
+        tlm.epoch_over = true;
+        qemu_cond_broadcast(&tlm.wake);
+        qemu_cond_broadcast(&tlm.done);
+    }
+    multifd_send_cancel();
+}
+
+void qmp_migrate_tlm_switchover(Error **errp)
+{
+    QEMU_LOCK_GUARD(&tlm.lock);
+
+    if (!tlm.running || tlm.stage != MIGRATION_TLM_STAGE_LIVE) {
+        error_setg(errp, "No migration with capability 'tlm' is in its "
+                   "live stage");
+        return;
+    }
+    tlm.switchover_requested = true;
+    qemu_cond_broadcast(&tlm.done);
+}

@@ -1,0 +1,83 @@
+/*
+ * TLM: time-bound, thread-based live migration
+ *
+ * The only door between QEMU's migration core and migration/tlm/.  TLM is
+ * a scheduler: two threads, mtx and dtx, decide which page goes when; the
+ * pages travel over QEMU's own multifd channels in the stock format, to a
+ * destination that knows nothing of TLM.
+ *
+ * The scheme is from K. Chanchio et al., "Time-Bounded, Thread-Based Live
+ * Migration of Virtual Machines" (Thammasat University).  The design is in
+ * docs/devel/tlm.rst.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef QEMU_MIGRATION_TLM_H
+#define QEMU_MIGRATION_TLM_H
+
+#include "qapi/qapi-types-migration.h"
+
+/* The user has asked for TLM */
+bool migrate_tlm(void);
+
+/*
+ * A TLM migration is running: from the end of ram_save_setup() to
+ * ram_save_cleanup().  Not true for savevm, COLO and background snapshots,
+ * whatever the capabilities say.
+ */
+bool tlm_running(void);
+
+/* Before a migration starts; BQL held.  False with @errp set: refused. */
+bool tlm_check_start(Error **errp);
+/* Capabilities that do not go with TLM */
+bool tlm_check_caps(const bool *caps, Error **errp);
+
+/*
+ * Called by ram.c.  setup: BQL held, the bitmaps are initialised and the
+ * dirty log is on.  iterate: migration thread, no locks; one epoch.
+ * complete: BQL held, VM stopped; drops the BQL while it sends.
+ * cleanup: BQL held, before the bitmaps go.
+ * iterate and complete return 0 or a negative errno.
+ */
+void tlm_ram_setup(void);
+int tlm_ram_iterate(QEMUFile *f);
+int tlm_ram_complete(QEMUFile *f);
+/* All of RAM is queued; BQL held */
+void tlm_ram_completed(void);
+void tlm_ram_cleanup(void);
+/* A balloon device says these pages are free; bitmap_mutex held */
+void tlm_free_page_hint(RAMBlock *rb, unsigned long start,
+                        unsigned long npages);
+
+/* Called by migration.c */
+bool tlm_switchover_due(void);
+/* migrate_cancel; BQL held: wakes up whoever waits for a channel */
+void tlm_cancel(void);
+/* The device state is on the wire; BQL held */
+void tlm_device_state_saved(void);
+/* The end, good or bad; no locks held, the guest is not started yet */
+void tlm_finished(void);
+void tlm_fill_info(MigrationInfo *info);
+void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *info);
+
+/* Called by multifd.c: which group channel @id of @channels belongs to */
+unsigned tlm_channel_group(unsigned id, unsigned channels);
+
+/* Called by options.c and migration-hmp-cmds.c */
+void tlm_params_init(MigrationTlmParameters *params);
+bool tlm_params_check(const MigrationTlmParameters *params, Error **errp);
+/* Shallow: @dest borrows what @src owns */
+void tlm_params_test_apply(const MigrationTlmParameters *src,
+                           MigrationTlmParameters *dest);
+void tlm_params_apply(const MigrationTlmParameters *src,
+                      MigrationTlmParameters *dest);
+/* A deep copy, for query-migrate-parameters */
+void tlm_params_get(MigrationTlmParameters *dest);
+/* False: @param is not one of TLM's */
+bool tlm_hmp_set_parameter(const char *param, const char *value,
+                           Error **errp);
+void tlm_hmp_show_parameters(Monitor *mon,
+                             const MigrationTlmParameters *params);
+
+#endif
