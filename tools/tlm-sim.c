@@ -1,0 +1,614 @@
+/*
+ * tlm-sim: what TLM's planner does to guests and links of any size
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <math.h>
+#include <getopt.h>
+#include "tlm-sim.h"
+
+/* "24T", "1.5G", "300M": powers of @unit */
+static bool parse_size(const char *text, double unit, double *value)
+{
+    static const char suffixes[] = "kmgtp";
+    char *end;
+    const char *s;
+    double x = g_ascii_strtod(text, &end);
+
+    if (end == text || !(x >= 0)) {
+        return false;
+    }
+    if (*end) {
+        s = strchr(suffixes, g_ascii_tolower(*end));
+        if (!s || end[1]) {
+            return false;
+        }
+        x *= pow(unit, s - suffixes + 1);
+    }
+    *value = x;
+    return true;
+}
+
+static int parse_name(const char *text, const char *const *names, int n)
+{
+    int i;
+
+    for (i = 0; i < n; i++) {
+        if (!strcmp(text, names[i])) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static void print_result(const SimConfig *c, const SimResult *r, bool json)
+{
+    if (json) {
+        printf("{\"mode\": \"%s\", \"model\": \"%s\", \"ended\": %s, "
+               "\"cancelled\": %s, \"total\": %.4f, \"downtime\": %.4f, "
+               "\"bytes\": %.0f, \"again\": %.0f, \"lost\": %.4f, "
+               "\"epochs\": %u, \"offline\": %.4f, \"throttled_at\": %.4f, "
+               "\"said_bound\": %s, \"said_downtime\": %s, "
+               "\"first_total\": %.4f, \"first_downtime\": %.4f, "
+               "\"half_total\": %.4f, \"half_downtime\": %.4f, "
+               "\"smallest_bound\": %.4f, \"reason\": \"%s\"}\n",
+               sim_mode_names[c->mode], sim_model_names[c->model],
+               r->ended ? "true" : "false", r->cancelled ? "true" : "false",
+               r->total, r->downtime, r->bytes, r->again, r->lost, r->epochs,
+               r->offline, r->throttled_at, r->said_bound ? "true" : "false",
+               r->said_downtime ? "true" : "false", r->first_total,
+               r->first_downtime, r->half_total, r->half_downtime,
+               r->smallest_bound, r->reason ? r->reason : "");
+        return;
+    }
+    printf("%-7s %-10s total %10.3f s (offline %.3f s, %.2fx)  downtime "
+           "%8.3f s  sent %.1f MB (%.1f MB again)  lost work %.3f s",
+           sim_mode_names[c->mode], sim_model_names[c->model], r->total,
+           r->offline, r->total / r->offline, r->downtime, r->bytes / 1e6,
+           r->again / 1e6, r->lost);
+    if (c->mode != SIM_OFFLINE) {
+        printf("  half-way: total %.3f s, downtime %.3f s  %s%s",
+               r->half_total, r->half_downtime,
+               r->ended ? "" : "NEVER ENDED: ", r->reason);
+    }
+    putchar('\n');
+}
+
+/* As options, to run it again */
+static void print_config(const SimConfig *c)
+{
+    printf("#   --mode %s --model %s --ram %.0f --ws %.0f --where %.4f "
+           "--zero %.4f%s --rate %.0f --link %.0f --compression %.1f "
+           "--scan %.0f --device %.0f --stop-cost %.4f --limit %.4f --vcpus %u --seed %u",
+           sim_mode_names[c->mode], sim_model_names[c->model], c->ram,
+           c->working_set, c->where, c->zero, c->sparse ? " --sparse" : "",
+           c->dirty_rate, c->link * 8, c->compression, c->scan_rate,
+           c->device, c->stop_cost, c->limit, c->vcpus, c->seed);
+    if (c->bound) {
+        printf(" --bound %.4f", c->bound);
+    }
+    if (c->new_bound) {
+        printf(" --new-bound %.4f@%.4f", c->new_bound, c->bound_changes);
+    }
+    if (c->cap) {
+        printf(" --cap %.0f", c->cap);
+    }
+    if (c->cap_later) {
+        printf(" --cap-later %.0f@%.4f", c->cap_later, c->cap_changes);
+    }
+    printf("%s\n#   ", c->tell_link ? " --tell-link" : "");
+}
+
+/*
+ * Random scenarios: sizes and rates spread evenly over their logarithms
+ */
+
+static double spread(GRand *rnd, double lo, double hi)
+{
+    return lo * pow(hi / lo, g_rand_double(rnd));
+}
+
+static void random_config(GRand *rnd, SimConfig *c)
+{
+    sim_defaults(c);
+    c->model = g_rand_int_range(rnd, 0, SIM_MODELS);
+    c->ram = spread(rnd, 1ULL << 30, 24.0 * (1ULL << 40));
+    c->link = spread(rnd, 1e9 / 8, 400e9 / 8);
+    /* no transfer of days, no transfer of less than a second */
+    c->link = CLAMP(c->link, c->ram / 7200, c->ram / 2);
+    c->working_set = c->ram * spread(rnd, 0.001, 1);
+    c->where = g_rand_double(rnd);
+    c->zero = g_rand_double(rnd);
+    c->sparse = g_rand_int_range(rnd, 0, 4);
+    c->vcpus = spread(rnd, 1, 1000);
+    c->dirty_rate = c->link * spread(rnd, 0.01, 20);
+    c->noise = 0.03;
+    c->compression = g_rand_int_range(rnd, 0, 4) ? 1 : 0.4;
+    c->scan_rate = MAX(8e9, c->link * 2);
+    c->device = spread(rnd, 1e5, 1e7);
+    c->stop_cost = spread(rnd, 0.005, 0.02);
+    c->limit = spread(rnd, 0.1, 2);
+    c->mode = g_rand_int_range(rnd, 0, 2) ? SIM_AUTO : SIM_NONE;
+    if (g_rand_int_range(rnd, 0, 4) == 0) {
+        c->cap = c->link * spread(rnd, 0.2, 1.5);
+        c->tell_link = g_rand_boolean(rnd);
+        if (g_rand_boolean(rnd)) {
+            c->cap_later = c->link * spread(rnd, 0.2, 1.5);
+            c->cap_changes = c->ram / c->link * g_rand_double(rnd);
+        }
+    }
+    c->seed = g_rand_int(rnd);
+}
+
+typedef struct {
+    unsigned number;
+    unsigned failed;
+} Tap;
+
+static void tap(Tap *t, bool ok, const char *what)
+{
+    t->number++;
+    t->failed += !ok;
+    printf("%sok %u - %s\n", ok ? "" : "not ", t->number, what);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double median(double *x, unsigned n)
+{
+    qsort(x, n, sizeof(*x), by_value);
+    return n ? x[n / 2] : 0;
+}
+
+/* A relative error, with a floor for times too short to matter */
+static double off(double predicted, double real, double floor)
+{
+    return fabs(predicted - real) / MAX(real, floor);
+}
+
+static void suite_random(Tap *t, unsigned runs, unsigned seed, bool verbose)
+{
+    GRand *rnd = g_rand_new_with_seed(seed);
+    g_autofree double *total_off = g_new(double, runs);
+    g_autofree double *down_off = g_new(double, runs);
+    unsigned endless = 0, late = 0, long_stop = 0, nonsense = 0, fell = 0;
+    unsigned bounds = 0, limits = 0, n_half = 0, missed = 0, i;
+
+    for (i = 0; i < runs; i++) {
+        SimConfig c;
+        SimResult r;
+        bool bad = false, reachable;
+        double bound;
+
+        random_config(rnd, &c);
+        if (g_rand_int_range(rnd, 0, 3)) {
+            SimConfig offline = c;
+
+            offline.mode = SIM_OFFLINE;
+            sim_run(&offline, &r);
+            c.bound = r.offline * spread(rnd, 0.5, 4);
+            if (g_rand_int_range(rnd, 0, 4) == 0) {
+                c.new_bound = r.offline * spread(rnd, 1.5, 4);
+                c.bound_changes = MIN(c.bound, c.new_bound) * 0.3;
+            }
+        }
+        sim_run(&c, &r);
+
+        bound = c.new_bound && r.live >= c.bound_changes ? c.new_bound
+                                                         : c.bound;
+        /*
+         * Nobody can tell what lies in RAM that has not been looked at;
+         * the first moment at which anything is known is 3 epochs
+         * in.
+         */
+        reachable = bound && c.sparse && r.offline * 1.02 + 0.35 <= bound &&
+                    (!c.new_bound || bound == c.new_bound);
+        if (!r.ended) {
+            endless++;
+            bad = true;
+        }
+        if (reachable && !r.cancelled) {
+            bounds++;
+            if (r.total > bound * 1.03 + 0.05) {
+                late++;
+                bad = true;
+            }
+            if (!r.said_bound && !c.new_bound && r.epochs >= 4 &&
+                (!c.cap || c.tell_link)) {
+                missed++;
+                bad |= verbose;
+            }
+        }
+        if (c.mode == SIM_AUTO && r.said_downtime && !c.new_bound &&
+            !c.cap_later && c.sparse) {
+            limits++;
+            if (r.downtime > c.limit * 1.2) {
+                long_stop++;
+                bad = true;
+            }
+        }
+        nonsense += r.nonsense;
+        fell += r.progress_fell;
+        if (r.half_total > 0) {
+            total_off[n_half] = off(r.half_total, r.total, 0.1);
+            down_off[n_half] = off(r.half_downtime, r.downtime, 0.05);
+            n_half++;
+        }
+        if (verbose && r.half_total > 0) {
+            printf("# half-way %s %s: total %.3f for %.3f, downtime %.3f for "
+                   "%.3f\n", sim_mode_names[c.mode],
+                   sim_model_names[c.model], r.half_total, r.total,
+                   r.half_downtime, r.downtime);
+        }
+        if (bad) {
+            printf("# run %u:\n", i);
+            print_config(&c);
+            print_result(&c, &r, false);
+        }
+    }
+    g_rand_free(rnd);
+
+    printf("# %u runs: %u bounds reachable, %u kept late; %u limits said "
+           "reachable, %u broken; %u bounds wrongly called unreachable\n",
+           runs, bounds, late, limits, long_stop, missed);
+    printf("# half-way, median error of total %.1f %%, of downtime %.1f %%\n",
+           100 * median(total_off, n_half), 100 * median(down_off, n_half));
+    tap(t, !endless, "every migration ends");
+    tap(t, bounds > runs / 5 && !late,
+        "reachable bounds are kept: total <= bound * 1.03 + 50 ms");
+    tap(t, limits > runs / 10 && !long_stop,
+        "downtime <= limit * 1.2 where said to be reachable");
+    tap(t, !nonsense, "no decision outside its range");
+    tap(t, !fell, "progress never runs backwards");
+    tap(t, missed <= bounds / 50,
+        "reachable bounds are not called unreachable at the start");
+    tap(t, n_half > runs / 2 && median(total_off, n_half) <= 0.15,
+        "predicted total half-way within 15 % (median)");
+    tap(t, n_half > runs / 2 && median(down_off, n_half) <= 0.15,
+        "predicted downtime half-way within 15 % (median)");
+}
+
+/* Guests and links with a known best answer */
+static void suite_known(Tap *t)
+{
+    SimConfig c;
+    SimResult r;
+
+    /* 1 GiB rewritten at 3 GB/s, 2.4 Gbit/s */
+    sim_defaults(&c);
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, r.total <= 1.3 * r.offline && r.downtime <= 0.33 &&
+        r.lost <= 1.15 * r.offline,
+        "write-heavy, auto: total <= 1.3 x offline, downtime <= 330 ms, "
+        "lost work <= 1.15 x offline");
+    tap(t, r.bytes <= 1.3 * r.offline * c.link,
+        "write-heavy, auto: bytes <= 1.3 x offline");
+    c.mode = SIM_NONE;
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, r.total <= 1.35 * r.offline, "write-heavy, none: total <= 1.35 x "
+        "offline");
+
+    /* a small hot set at full speed */
+    sim_defaults(&c);
+    c.ram = 4ULL << 30;
+    c.working_set = 40e6;
+    c.zero = 0.2;
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, r.total <= 1.2 * r.offline && r.downtime <= c.limit &&
+        r.throttled_at < 0,
+        "small hot set: total <= 1.2 x one copy, no throttling");
+
+    /* a guest that writes more slowly than the link */
+    sim_defaults(&c);
+    c.ram = 4ULL << 30;
+    c.working_set = 2ULL << 30;
+    c.zero = 0;
+    c.dirty_rate = 0.3 * c.link;
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, r.total <= 2 * r.offline && r.downtime <= c.limit * 1.2 &&
+        r.throttled_at < 0, "rate 0.3 x link: converges by itself");
+
+    /* as fast as the link, and twice as fast, all over RAM */
+    c.dirty_rate = c.link;
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, r.total <= 2.5 * r.offline && r.downtime <= c.limit * 1.2 &&
+        r.lost < r.offline, "rate = link: total <= 2.5 x offline");
+    c.dirty_rate = 2 * c.link;
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, r.total <= 2.5 * r.offline && r.downtime <= c.limit * 1.2 &&
+        r.lost <= 1.15 * r.offline, "rate = 2 x link: total <= 2.5 x offline");
+
+    /* the smallest pulse dirties more than the link carries */
+    sim_defaults(&c);
+    c.working_set = 1ULL << 30;
+    c.dirty_rate = 100e9;
+    c.link = 50e6;
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, r.ended && r.total <= 1.3 * r.offline &&
+        r.downtime <= c.limit * 1.2, "100 MB a pulse, 50 MB/s: ends");
+
+    /* the link loses half of its bandwidth; the bound still holds */
+    sim_defaults(&c);
+    c.ram = 8ULL << 30;
+    c.zero = 0;
+    c.link_later = c.link / 2;
+    c.link_changes = 10;
+    c.bound = 62;
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, r.ended && r.total <= c.bound * 1.03 + 0.05 &&
+        r.downtime <= c.limit * 1.2, "half the bandwidth mid-way");
+
+    /* out of reach: said at once, and cancelled */
+    sim_defaults(&c);
+    c.ram = 8ULL << 30;
+    c.zero = 0;
+    c.bound = 15;
+    c.cancel = true;
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, r.cancelled && r.total < 1.5, "out of reach: cancelled at once");
+    c.cancel = false;
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, !r.said_bound && r.total <= 1.05 * r.offline + 0.5,
+        "out of reach: said so, smallest overrun");
+
+    /* 24 TiB, 1000 vCPUs, 400 Gbit/s */
+    sim_defaults(&c);
+    c.ram = 24.0 * (1ULL << 40);
+    c.working_set = 1.0 * (1ULL << 40);
+    c.zero = 0.3;
+    c.vcpus = 1000;
+    c.link = 50e9;
+    c.scan_rate = 200e9;
+    c.dirty_rate = 100e9;
+    c.limit = 2;
+    sim_run(&c, &r);
+    printf("# ");
+    print_result(&c, &r, false);
+    tap(t, r.total <= 1.3 * r.offline && r.downtime <= c.limit * 1.2,
+        "24 TiB, 1000 vCPUs, 400 Gbit/s");
+}
+
+static int selftest(unsigned runs, unsigned seed, bool verbose)
+{
+    Tap t = { 0 };
+
+    printf("TAP version 13\n");
+    suite_known(&t);
+    suite_random(&t, runs, seed, verbose);
+    printf("1..%u\n", t.number);
+    return t.failed ? 1 : 0;
+}
+
+static void usage(FILE *f)
+{
+    fprintf(f,
+"Usage: tlm-sim [options]\n"
+"Drive TLM's planner with a model of a guest and a link.\n"
+"  --mode offline|none|auto|all   default all\n"
+"  --model NAME         idle uniform sequential hotcold phases bursts\n"
+"  --ram SIZE           bytes; suffixes k m g t are powers of 1024\n"
+"  --ws SIZE            working set\n"
+"  --where X            where in RAM it lies, 0..1\n"
+"  --zero X             share of zero pages outside of it, 0..1\n"
+"  --sparse             they were never touched, and that is known\n"
+"  --rate N             bytes/s dirtied; suffixes are powers of 1000\n"
+"  --link N             bit/s\n"
+"  --link-later N@T     bit/s from T seconds on\n"
+"  --cap N              max-bandwidth, bytes/s\n"
+"  --cap-later N@T      max-bandwidth from T seconds on\n"
+"  --tell-link          switchover-bandwidth is set to the link's\n"
+"  --noise X            of the link; default 0.03\n"
+"  --compression X      bytes sent per byte\n"
+"  --scan N             bytes/s of zero pages that mtx looks at\n"
+"  --device N           bytes of device state\n"
+"  --stop-cost T        seconds that stopping takes beside the bytes\n"
+"  --bound T            seconds\n"
+"  --new-bound B@T      bound from T seconds on\n"
+"  --cancel             bound action is cancel\n"
+"  --limit T            downtime limit, seconds\n"
+"  --epoch T            fixed epoch length, seconds\n"
+"  --vcpus N  --seed N  --json  --verbose\n"
+"  --selftest [--runs N]  the suite, as TAP\n");
+}
+
+/* "VALUE@TIME" */
+static bool parse_at(const char *text, double unit, double *value, double *at)
+{
+    g_auto(GStrv) part = g_strsplit(text, "@", 2);
+
+    return part[0] && part[1] && parse_size(part[0], unit, value) &&
+           parse_size(part[1], 1000, at);
+}
+
+int main(int argc, char **argv)
+{
+    enum {
+        MODE = 256, MODEL, RAM, WS, WHERE, ZERO, SPARSE, RATE, LINK, LATER,
+        CAP, CAP_LATER, TELL, NOISE, COMPRESSION, SCAN, DEVICE,
+        STOP_COST, BOUND, NEW_BOUND, CANCEL, LIMIT, EPOCH, VCPUS, SEED,
+        JSON, VERBOSE,
+        SELFTEST, RUNS, HELP,
+    };
+    static const struct option options[] = {
+        { "mode", 1, NULL, MODE }, { "model", 1, NULL, MODEL },
+        { "ram", 1, NULL, RAM }, { "ws", 1, NULL, WS },
+        { "where", 1, NULL, WHERE }, { "zero", 1, NULL, ZERO },
+        { "sparse", 0, NULL, SPARSE }, { "rate", 1, NULL, RATE },
+        { "link", 1, NULL, LINK }, { "link-later", 1, NULL, LATER },
+        { "cap", 1, NULL, CAP }, { "cap-later", 1, NULL, CAP_LATER },
+        { "tell-link", 0, NULL, TELL }, { "noise", 1, NULL, NOISE },
+        { "compression", 1, NULL, COMPRESSION }, { "scan", 1, NULL, SCAN },
+        { "device", 1, NULL, DEVICE }, { "stop-cost", 1, NULL, STOP_COST },
+        { "bound", 1, NULL, BOUND },
+        { "new-bound", 1, NULL, NEW_BOUND }, { "cancel", 0, NULL, CANCEL },
+        { "limit", 1, NULL, LIMIT }, { "epoch", 1, NULL, EPOCH },
+        { "vcpus", 1, NULL, VCPUS }, { "seed", 1, NULL, SEED },
+        { "json", 0, NULL, JSON }, { "verbose", 0, NULL, VERBOSE },
+        { "selftest", 0, NULL, SELFTEST }, { "runs", 1, NULL, RUNS },
+        { "help", 0, NULL, HELP }, { NULL, 0, NULL, 0 },
+    };
+    bool json = false, test = false, ok = true, ended = true;
+    int mode = -1, opt, i;
+    double runs = 1000, seed = 1, vcpus = 1;
+    SimConfig c;
+
+    sim_defaults(&c);
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (opt) {
+        case MODE:
+            mode = parse_name(optarg, sim_mode_names, 3);
+            ok = mode >= 0 || !strcmp(optarg, "all");
+            break;
+        case MODEL:
+            i = parse_name(optarg, sim_model_names, SIM_MODELS);
+            ok = i >= 0;
+            c.model = ok ? i : 0;
+            break;
+        case RAM:
+            ok = parse_size(optarg, 1024, &c.ram) && c.ram >= 1 << 20;
+            break;
+        case WS:
+            ok = parse_size(optarg, 1024, &c.working_set);
+            break;
+        case WHERE:
+            ok = parse_size(optarg, 1000, &c.where) && c.where <= 1;
+            break;
+        case ZERO:
+            ok = parse_size(optarg, 1000, &c.zero) && c.zero <= 1;
+            break;
+        case RATE:
+            ok = parse_size(optarg, 1000, &c.dirty_rate);
+            break;
+        case LINK:
+            ok = parse_size(optarg, 1000, &c.link) && c.link > 0;
+            c.link /= 8;
+            break;
+        case LATER:
+            ok = parse_at(optarg, 1000, &c.link_later, &c.link_changes) &&
+                 c.link_later > 0;
+            c.link_later /= 8;
+            break;
+        case CAP:
+            ok = parse_size(optarg, 1000, &c.cap);
+            break;
+        case CAP_LATER:
+            ok = parse_at(optarg, 1000, &c.cap_later, &c.cap_changes);
+            break;
+        case TELL:
+            c.tell_link = true;
+            break;
+        case NOISE:
+            ok = parse_size(optarg, 1000, &c.noise);
+            break;
+        case COMPRESSION:
+            ok = parse_size(optarg, 1000, &c.compression) &&
+                 c.compression > 0;
+            break;
+        case SCAN:
+            ok = parse_size(optarg, 1000, &c.scan_rate) && c.scan_rate > 0;
+            break;
+        case DEVICE:
+            ok = parse_size(optarg, 1000, &c.device);
+            break;
+        case STOP_COST:
+            ok = parse_size(optarg, 1000, &c.stop_cost);
+            break;
+        case BOUND:
+            ok = parse_size(optarg, 1000, &c.bound);
+            break;
+        case NEW_BOUND:
+            ok = parse_at(optarg, 1000, &c.new_bound, &c.bound_changes);
+            break;
+        case CANCEL:
+            c.cancel = true;
+            break;
+        case LIMIT:
+            ok = parse_size(optarg, 1000, &c.limit);
+            break;
+        case EPOCH:
+            ok = parse_size(optarg, 1000, &c.epoch);
+            break;
+        case SPARSE:
+            c.sparse = true;
+            break;
+        case VCPUS:
+            ok = parse_size(optarg, 1000, &vcpus);
+            break;
+        case SEED:
+            ok = parse_size(optarg, 1000, &seed) && seed <= UINT32_MAX;
+            break;
+        case JSON:
+            json = true;
+            break;
+        case VERBOSE:
+            c.verbose = true;
+            break;
+        case SELFTEST:
+            test = true;
+            break;
+        case RUNS:
+            ok = parse_size(optarg, 1000, &runs) && runs >= 1 && runs <= 1e7;
+            break;
+        case HELP:
+            usage(stdout);
+            return 0;
+        default:
+            usage(stderr);
+            return 2;
+        }
+        if (!ok) {
+            fprintf(stderr, "tlm-sim: cannot use '%s' for %s\n", optarg,
+                    argv[optind - 2]);
+            return 2;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "tlm-sim: unexpected argument '%s'\n", argv[optind]);
+        return 2;
+    }
+    if (test) {
+        return selftest(runs, seed, c.verbose);
+    }
+    c.working_set = MIN(c.working_set, c.ram);
+    c.seed = seed;
+    c.vcpus = vcpus;
+    for (i = 0; i < 3; i++) {
+        SimResult r;
+
+        if (mode >= 0 && mode != i) {
+            continue;
+        }
+        c.mode = i;
+        sim_run(&c, &r);
+        print_result(&c, &r, json);
+        ended &= r.ended;
+    }
+    return ended ? 0 : 1;
+}
