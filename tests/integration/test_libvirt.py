@@ -1,0 +1,487 @@
+#!/usr/bin/python3
+#
+# TLM migrations by virsh between two hosts with unmodified libvirt
+#
+# TLM_REPEAT: how many domains play ping-pong from each of the hosts (default
+# 1; 4 are all combinations); more than 1 adds every way to break a migration
+# to the usual ones.  TLM_LIBVIRT: see tlmtest/virt.py.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import unittest
+
+from tlmtest import env
+from tlmtest.guests import LinuxGuest
+from tlmtest.virt import Domain, Pair, missing_libvirt
+from tlmtest.vm import wait_until
+
+TOOL = os.path.join(env.ROOT, 'scripts/tlm-virsh-migrate')
+REPEAT = int(os.environ.get('TLM_REPEAT', '1'))
+# Mbit/s.  SLOW leaves time to act in the middle of a migration
+FAST, SLOW = 2400, 80
+# Pages/s: stock pre-copy ends, too, on the way back
+STEADY = 20000
+P2P = ('--p2p',)
+DIRECT = ()                     # managed by the client, virsh
+# The disk is shared, but libvirt cannot tell that of a local file system
+ALWAYS = ('--unsafe',)
+
+pair = None
+
+
+def setUpModule():
+    global pair
+    reason = env.missing_qemu(env.QEMU, env.STOCK_QEMU) or missing_libvirt()
+    if reason:
+        raise unittest.SkipTest(reason)
+    pair = Pair(rate=FAST)
+
+
+def tearDownModule():
+    if pair:
+        pair.close()
+
+
+def child_of(process):
+    """nsenter's child: what was to be run."""
+    def look():
+        path = f'/proc/{process.pid}/task/{process.pid}/children'
+        with open(path) as f:
+            return f.read().split()
+    return int(wait_until(look, 10, 'nsenter has a child')[0])
+
+
+class VirtCase(unittest.TestCase):
+    def setUp(self):
+        self.a, self.b = pair.hosts
+        self.roles(self.a, self.b)
+        pair.link.set_rate(FAST)
+
+    @contextlib.contextmanager
+    def step(self, **what):
+        """Names a part of a test that the next parts build on."""
+        try:
+            yield
+        except Exception as e:
+            e.add_note(f'step: {what}')
+            raise
+
+    def roles(self, source, destination):
+        """Who has TLM, and who has not."""
+        source.use_emulator(env.QEMU)
+        destination.use_emulator(env.STOCK_QEMU)
+
+    @staticmethod
+    def make_domain(persistent=True, vcpus=1, **settings):
+        settings.setdefault('rate', STEADY)
+        guest = LinuxGuest(mem_mb=384, ws=128, vcpus=vcpus, **settings)
+        return Domain(pair, guest, persistent=persistent)
+
+    def start(self, host, **settings):
+        domain = self.make_domain(**settings)
+        self.addCleanup(domain.close)
+        return domain.start(host)
+
+    def words(self, domain, host, *options):
+        return (*options, *ALWAYS, *domain.options(), domain.name,
+                pair.other(host).uri)
+
+    def tool(self, domain, host, *options):
+        """Migrate by tlm-virsh-migrate; returns what it says at the end."""
+        p = subprocess.run(
+            host.command(TOOL, '--tlm-json',
+                         *self.words(domain, host, *options)),
+            capture_output=True, text=True)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        return json.loads(p.stdout)
+
+    def begin(self, domain, host, *options):
+        """The same, not waiting for its end."""
+        p = host.popen(TOOL, *self.words(domain, host, *options),
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.addCleanup(p.stdout.close)
+        self.addCleanup(p.wait)
+        self.addCleanup(p.kill)
+        return p
+
+    def end(self, process):
+        """(exit status, output)"""
+        out, _ = process.communicate()
+        return process.returncode, out
+
+    def wait_stage(self, domain, host, stage, process, megabytes=1):
+        """Wait until the migration is in the middle of a stage."""
+        def there():
+            if process.poll() is not None:
+                self.fail(f'ended early: {process.stdout.read()}')
+            info = host.qmp(domain.name, 'query-migrate')
+            return (info.get('tlm', {}).get('stage') == stage and
+                    info['ram']['transferred'] >= megabytes << 20)
+        wait_until(there, 60, f'stage {stage}')
+
+    def settings(self, domain, host):
+        """All capabilities and parameters of the source."""
+        return (host.qmp(domain.name, 'query-migrate-capabilities'),
+                host.qmp(domain.name, 'query-migrate-parameters'))
+
+    def assert_lives_at(self, domain, host):
+        """There and nowhere else, with all of its memory right."""
+        other = pair.other(host)
+        wait_until(lambda: domain.where() == [host], 60,
+                   f'the guest runs at {host.name} only; it does at '
+                   f'{domain.where()}')
+        if other.alive():
+            wait_until(lambda: other.qemu_pid(domain.name) is None, 60,
+                       f'nothing is left at {other.name}')
+        domain.guest.wait_alive(domain.at[host])
+        domain.guest.wait_scans(domain.at[host])
+        self.assertEqual(domain.twice(), set())
+        disk = host.qmp(domain.name, 'query-block')[0]['inserted']
+        self.assertTrue(disk.get('active', True), disk)
+
+    def assert_completed(self, info):
+        self.assertEqual(info['status'], 'completed')
+        self.assertEqual(info['tlm']['stage'], 'done')
+        self.assertIn('downtime', info['tlm'])
+        self.assertGreater(info['tlm']['mtx-bytes'], 0)
+
+    def assert_as_before(self, domain, host, before):
+        for now, then in zip(self.settings(domain, host), before):
+            self.assertEqual(now, then)
+
+
+class AtHome(VirtCase):
+    """Tests that find and leave the domain at host A share one."""
+
+    domain = None
+
+    @classmethod
+    def tearDownClass(cls):
+        if cls.domain:
+            cls.domain.close()
+
+    def setUp(self):
+        super().setUp()
+        cls = type(self)
+        if cls.domain is None or cls.domain.where() != [self.a]:
+            self.tearDownClass()
+            cls.domain = self.make_domain().start(self.a)
+        self.before = self.settings(self.domain, self.a)
+        pair.link.set_rate(SLOW)
+
+    def assert_nothing_changed(self):
+        self.assert_lives_at(self.domain, self.a)
+        self.assert_as_before(self.domain, self.a, self.before)
+
+
+class PingPong(VirtCase):
+    """By TLM to a stock QEMU, and back as libvirt does without TLM."""
+
+    mark = 0
+
+    def hop(self, domain, source, migrate):
+        """migrate() it to the other host; its disk is the same there."""
+        self.mark += 1
+        domain.disk_io(source, f'write -P {self.mark % 256} 0 64k')
+        migrate()
+        self.assert_lives_at(domain, pair.other(source))
+        domain.disk_io(pair.other(source),
+                       f'read -P {self.mark % 256} 0 64k')
+
+    def play(self, run, home):
+        away = pair.other(home)
+        self.roles(home, away)
+        # All combinations in two runs, and in one run from both sides
+        even = (run + pair.hosts.index(home)) % 2 == 0
+        ways = [(P2P, ()), (DIRECT, ('--tls',))] if even else \
+            [(P2P, ('--tls',)), (DIRECT, ())]
+        persistent = (run // 2 + pair.hosts.index(home)) % 2 == 0
+        domain = self.start(home, persistent=persistent)
+        for mode, tls in ways:
+            with self.step(run=run, persistent=persistent, mode=mode,
+                           tls=tls):
+                self.hop(domain, home, lambda: self.assert_completed(
+                    self.tool(domain, home, *mode, *tls)))
+                self.assert_stock(domain, away)
+                self.hop(domain, away, lambda: away.virsh(
+                    'migrate', '--live', '--parallel',
+                    *self.words(domain, away, *mode, *tls)))
+        domain.close()
+
+    def assert_stock(self, domain, host):
+        exe = os.readlink(f'/proc/{host.qemu_pid(domain.name)}/exe')
+        self.assertEqual(exe, os.path.realpath(env.STOCK_QEMU))
+
+    def test_from_a(self):
+        for run in range(REPEAT):
+            self.play(run, self.a)
+
+    def test_from_b(self):
+        for run in range(REPEAT):
+            self.play(run, self.b)
+
+
+class Observed(VirtCase):
+    def test_plain_virsh(self):
+        """As the guide has it without the tool; domjobinfo and --verbose."""
+        pair.link.set_rate(SLOW)
+        domain = self.start(self.a)
+        self.a.virsh('qemu-monitor-command', domain.name, '--hmp',
+                     'migrate_set_capability tlm on')
+        p = self.a.popen('virsh', 'migrate', '--live', '--parallel',
+                         '--verbose', *self.words(domain, self.a, *P2P),
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.addCleanup(p.kill)
+        self.wait_stage(domain, self.a, 'live', p)
+        job = self.a.virsh('domjobinfo', domain.name)
+        self.assertRegex(job, r'Operation: +Outgoing migration')
+        self.assertRegex(job, r'Memory processed: +[1-9]')
+        self.assertRegex(job, r'Memory remaining: +[1-9]')
+        pair.link.set_rate(FAST)
+        code, out = self.end(p)
+        self.assertEqual(code, 0, out)
+        self.assertRegex(out, r'Migration: \[ *\d+ *')
+        self.assertRegex(out, r'Migration: \[100')
+        self.assert_lives_at(domain, self.b)
+        job = self.b.virsh('domjobinfo', '--completed', domain.name)
+        self.assertRegex(job, r'Job type: +Completed')
+        self.assertRegex(job, r'Total downtime: +\d+ +ms')
+
+    def test_speed_can_be_set_meanwhile(self):
+        domain = self.start(self.a)
+        pair.link.set_rate(SLOW)
+        p = self.begin(domain, self.a, *P2P, '--bandwidth', '4')
+        self.wait_stage(domain, self.a, 'live', p)
+        self.assertEqual(self.settings(domain, self.a)[1]['max-bandwidth'],
+                         4 << 20)
+        pair.link.set_rate(FAST)
+        self.a.virsh('migrate-setspeed', domain.name, '200')
+        self.assertEqual(self.settings(domain, self.a)[1]['max-bandwidth'],
+                         200 << 20)
+        code, out = self.end(p)
+        self.assertEqual(code, 0, out)
+        self.assertRegex(out, r'live +\d+ %')
+        self.assertRegex(out, r'Completed in .*, downtime')
+        self.assert_lives_at(domain, self.b)
+
+    def test_timeout_suspends(self):
+        domain = self.start(self.a, rate=0)
+        pair.link.set_rate(400)
+        p = self.begin(domain, self.a, '--timeout', '1')
+        code, out = self.end(p)
+        self.assertEqual(code, 0, out)
+        self.assert_lives_at(domain, self.b)
+
+
+class Ended(AtHome):
+    """Migrations that do not complete: all is as before."""
+
+    def test_dry_run(self):
+        p = self.begin(self.domain, self.a, '--tlm-dry-run', '--tlm-link',
+                       '1Gbit/s', '--tlm-bound', '0.1')
+        code, out = self.end(p)
+        self.assertEqual(code, 3, out)
+        self.assertIn('bound 100 ms: cannot be kept', out)
+        self.assert_nothing_changed()
+
+    def test_interrupted(self):
+        for mode in (P2P, DIRECT):
+            with self.step(mode=mode):
+                p = self.begin(self.domain, self.a, *mode, '--tlm-bound',
+                               '300')
+                self.wait_stage(self.domain, self.a, 'live', p)
+                self.assertNotEqual(self.settings(self.domain, self.a),
+                                    self.before)
+                os.kill(child_of(p), signal.SIGINT)
+                code, out = self.end(p)
+                self.assertEqual(code, 130, out)
+                self.assertIn('The domain at the source is running', out)
+                self.assert_nothing_changed()
+        # ... and it can be migrated now
+        pair.link.set_rate(FAST)
+        self.assert_completed(self.tool(self.domain, self.a, *P2P))
+        self.assert_lives_at(self.domain, self.b)
+
+    def test_bound_out_of_reach(self):
+        p = self.begin(self.domain, self.a, '--tlm-bound', '1',
+                       '--tlm-bound-action', 'cancel')
+        code, out = self.end(p)
+        self.assertEqual(code, 1, out)
+        self.assertIn('The time bound of 1000 ms cannot be kept', out)
+        self.assert_nothing_changed()
+
+    def test_refused_parameter(self):
+        p = self.begin(self.domain, self.a, '--tlm-set', 'tlm-epoch=5')
+        code, out = self.end(p)
+        self.assertEqual(code, 1, out)
+        self.assertIn("'tlm-epoch' expects", out)
+        self.assert_nothing_changed()
+
+    def test_cancelled_by_somebody_else(self):
+        p = self.begin(self.domain, self.a)
+        self.wait_stage(self.domain, self.a, 'live', p)
+        self.a.virsh('domjobabort', self.domain.name)
+        code, out = self.end(p)
+        self.assertEqual(code, 3, out)
+        self.assert_nothing_changed()
+
+
+    def test_virsh_that_does_not_return(self):
+        """As virsh sometimes does if a migration fails soon."""
+        fake = os.path.join(pair.dir, 'virsh')
+        with open(fake, 'w') as f:
+            f.write('#!/bin/sh\n'
+                    '/usr/bin/virsh "$@"\n'
+                    '[ "$1" != migrate ] || exec sleep 1000\n')
+        os.chmod(fake, 0o755)
+        code, out = self.end(self.a.popen(
+            'env', f'PATH={pair.dir}:/usr/bin:/bin', TOOL, '--tlm-bound', '1',
+            '--tlm-bound-action', 'cancel', *self.words(self.domain, self.a),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        self.assertEqual(code, 1, out)
+        self.assertIn('virsh did not notice', out)
+        self.assertIn('The time bound of 1000 ms cannot be kept', out)
+        self.assert_nothing_changed()
+
+
+class Refused(VirtCase):
+    def test_options(self):
+        """Said before anything is touched."""
+        for words, why in (
+                (['--tunnelled', '--p2p'], 'in one stream'),
+                (['--postcopy'], 'post-copy'),
+                (['--timeout', '9', '--timeout-postcopy'], '--tlm-bound'),
+                (['--auto-converge'], '--tlm-converge'),
+                (['--compressed'], 'xbzrle'),
+                (['--comp-methods', 'mt,xbzrle'], "'mt'"),
+                (['--offline'], 'no memory'),
+                (['--migrateuri', 'rdma://192.0.2.1'], 'RDMA'),
+                (['--parallel-connections', '1'], '2 --parallel-connections'),
+                (['--no-such-option'], '--no-such-option'),
+                (['x', 'x', 'x', 'x', 'x'], "what is 'x'")):
+            with self.subTest(words=words):
+                p = self.a.popen(TOOL, 'guest', self.b.uri, *words,
+                                 stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT)
+                code, out = self.end(p)
+                self.assertEqual(code, 2, out)
+                self.assertIn(why, out)
+
+    def test_source_without_tlm(self):
+        self.roles(self.b, self.a)
+        domain = self.start(self.a)
+        code, out = self.end(self.begin(domain, self.a))
+        self.assertEqual(code, 1, out)
+        self.assertIn("this QEMU has no capability 'tlm'", out)
+        code, out = self.end(self.a.popen(
+            TOOL, 'nobody', self.b.uri, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT))
+        self.assertEqual(code, 1, out)
+        self.assertIn('nobody', out)
+        self.assert_lives_at(domain, self.a)
+
+
+class Overcommit(VirtCase):
+    """libvirt's sandbox forbids QEMU to move its vCPUs: the tool does."""
+
+    VCPUS = 2
+
+    def setUp(self):
+        super().setUp()
+        self.cpus = sorted(os.sched_getaffinity(0))
+        if len(self.cpus) < 2:
+            self.skipTest('needs two host CPUs')
+
+    def placement(self, domain):
+        """As libvirt tells it, and as the kernel does, by thread."""
+        pid = self.a.qemu_pid(domain.name)
+        threads = {}
+        for tid in os.listdir(f'/proc/{pid}/task'):
+            with open(f'/proc/{pid}/task/{tid}/status') as f:
+                text = f.read()
+            with open(f'/proc/{pid}/task/{tid}/comm') as f:
+                if re.match(r'CPU \d', f.read()):
+                    threads[tid] = re.search(
+                        r'^Cpus_allowed_list:\s*(\S+)', text, re.M)[1]
+        self.assertEqual(len(threads), self.VCPUS)
+        return threads, self.a.virsh('vcpupin', domain.name)
+
+    def test_moved_and_back(self):
+        domain = self.start(self.a, vcpus=self.VCPUS)
+        self.a.virsh('vcpupin', domain.name, '0', str(self.cpus[1]))
+        before = self.placement(domain)
+        self.assertEqual(len(set(before[0].values())), 2)
+        pair.link.set_rate(SLOW)
+        p = self.begin(domain, self.a, '--tlm-overcommit', '0.01-(1)')
+        wait_until(lambda: len(set(self.placement(domain)[0].values())) == 1,
+                   60, 'all vCPUs are on one CPU')
+        tlm = self.a.qmp(domain.name, 'query-migrate')['tlm']
+        self.assertEqual((tlm['overcommit-method'], tlm['overcommit-cpus']),
+                         ('event', 1))
+        os.kill(child_of(p), signal.SIGINT)
+        code, out = self.end(p)
+        self.assertEqual(code, 130, out)
+        self.assertEqual(self.placement(domain), before)
+        self.assert_lives_at(domain, self.a)
+
+
+class Broken(AtHome):
+    """A host, a daemon or the network fails in mid-migration: the guest is
+    at one of the hosts afterwards, and well."""
+
+    def cases(self, usual):
+        """(stage, mode) of each migration that is to be broken."""
+        return usual if REPEAT == 1 else [
+            (s, m) for s in ('live', 'stop') for m in (P2P, DIRECT)]
+
+    @contextlib.contextmanager
+    def migration(self, stage, mode, *options):
+        """One that is in the middle of its stage."""
+        with self.step(stage=stage, mode=mode):
+            p = self.begin(self.domain, self.a, *mode, *options)
+            self.wait_stage(self.domain, self.a, stage, p)
+            yield p
+
+    def settle(self, process, status=1):
+        """The guest is at the source, and as it was before."""
+        code, out = self.end(process)
+        self.assertEqual(code, status, out)
+        self.assert_nothing_changed()
+
+    def test_destination_crashes(self):
+        for case in self.cases([('live', DIRECT), ('stop', P2P)]):
+            with self.migration(*case) as p:
+                self.b.crash()
+                self.settle(p)
+                self.b.boot()
+                self.assertEqual(self.domain.where(), [self.a])
+
+    def test_source_libvirtd_is_killed(self):
+        for case in self.cases([('live', P2P), ('stop', DIRECT)]):
+            with self.migration(*case) as p:
+                self.a.kill_libvirtd()
+                self.a.start_libvirtd()
+                self.settle(p)
+
+    def test_network_is_cut(self):
+        """libvirtd notices it if it has the connection (p2p); else somebody
+        has to."""
+        self.addCleanup(pair.mend)
+        for stage, mode in self.cases([('live', P2P), ('stop', P2P)]):
+            with self.migration(stage, mode) as p:
+                pair.cut()
+                if mode == DIRECT:
+                    os.kill(child_of(p), signal.SIGINT)
+                self.settle(p, 1 if mode == P2P else 130)
+                pair.mend()
+                self.assert_lives_at(self.domain, self.a)
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,197 @@
+#!/usr/bin/python3
+# Over-commit of a running QEMU: every vCPU is back where it was, on every exit
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import os
+import re
+import subprocess
+import unittest
+
+from tlmtest import env, migration
+from tlmtest.case import MigrationCase
+from tlmtest.guests import RomGuest
+from tlmtest.vm import wait_until
+
+VCPUS = 4
+CPUS = sorted(os.sched_getaffinity(0))
+EARLY = [{'progress': 1, 'cpus': 1}]
+SLOW = 20 << 20
+
+
+def placement(vm):
+    """{thread id: (allowed CPUs, cgroups)} of all of QEMU's threads"""
+    result = {}
+    for tid in os.listdir(f'/proc/{vm.pid}/task'):
+        base = f'/proc/{vm.pid}/task/{tid}'
+        try:
+            with open(f'{base}/status') as f:
+                allowed = re.search(r'^Cpus_allowed_list:\s*(\S+)',
+                                    f.read(), re.M)[1]
+            with open(f'{base}/cgroup') as f:
+                result[int(tid)] = allowed, f.read()
+        except FileNotFoundError:
+            pass                        # a worker thread that has ended
+    return result
+
+
+def vcpu_threads(vm):
+    return [c['thread-id'] for c in vm.qmp('query-cpus-fast')]
+
+
+class Overcommit(MigrationCase):
+    src_caps = {'tlm': True}
+
+    def setUp(self):
+        if len(CPUS) < 2:
+            self.skipTest('needs two host CPUs')
+
+    def prepare(self, method, **settings):
+        guest = RomGuest(mem_mb=256, ws_mb=96, vcpus=VCPUS, rate=20000)
+        src = self.start_source(guest)
+        dst = self.start_destination(guest)
+        migration.set_capabilities(src, events=True)
+        address, _ = self.connect(
+            src, dst, max_bandwidth=SLOW, tlm_overcommit=EARLY,
+            tlm_overcommit_method=method, **settings)
+        # As libvirt's vcpupin would have it
+        os.sched_setaffinity(vcpu_threads(src)[0], {CPUS[1]})
+        before = placement(src)
+        migration.start(src, *address)
+        data = src.wait_event('MIGRATION_TLM_OVERCOMMIT', timeout=60)['data']
+        self.assertEqual((data['cpus'], data['vcpus']), (1, VCPUS))
+        return guest, src, dst, before, data['method']
+
+    def assert_held(self, src, before, method):
+        now = placement(src)
+        vcpus = vcpu_threads(src)
+        if method not in ('throttle', 'event') and 'quota' not in method:
+            self.assertEqual(
+                {now[t][0] for t in vcpus} - {str(c) for c in CPUS}, set(),
+                now)
+            self.assertEqual(len({now[t][0] for t in vcpus}), 1)
+        for tid, where in before.items():
+            if tid not in vcpus:
+                self.assertEqual(now.get(tid, where), where)
+
+    def assert_back(self, src, before):
+        data = src.wait_event('MIGRATION_TLM_OVERCOMMIT', timeout=60)['data']
+        self.assertEqual(data['cpus'], 0)
+        now = placement(src)
+        for tid in vcpu_threads(src):
+            self.assertEqual(now[tid], before[tid])
+        info = src.qmp('query-migrate').get('tlm', {})
+        self.assertNotIn('overcommit-cpus', info)
+
+    def assert_runs_at_source(self, guest, src):
+        guest.wait_alive(src)
+        guest.wait_scans(src)
+
+    def methods(self):
+        yield from ('affinity', 'auto', 'throttle', 'event')
+        if os.geteuid() == 0:
+            yield 'cgroup'
+
+    def test_completion(self):
+        for method in self.methods():
+            with self.sub(method=method):
+                guest, src, dst, before, used = self.prepare(method)
+                info = src.qmp('query-migrate')['tlm']
+                self.assertEqual(info['overcommit-cpus'], 1)
+                self.assertEqual(info['overcommit-method'], used)
+                self.assert_held(src, before, used)
+                migration.set_parameters(src, max_bandwidth=0)
+                migration.wait_status(src, 'completed')
+                self.assert_back(src, before)
+                self.finish(guest, src, dst)
+
+    def test_cancel(self):
+        for method in self.methods():
+            with self.sub(method=method):
+                guest, src, _dst, before, used = self.prepare(method)
+                self.assert_held(src, before, used)
+                src.qmp('migrate_cancel')
+                migration.wait_status(src, 'cancelled')
+                self.assert_back(src, before)
+                self.assert_runs_at_source(guest, src)
+
+    def test_destination_killed(self):
+        for method in ('affinity', 'auto', 'throttle'):
+            with self.sub(method=method):
+                guest, src, dst, before, used = self.prepare(method)
+                self.assert_held(src, before, used)
+                dst.kill()
+                migration.wait_status(src, 'failed')
+                self.assert_back(src, before)
+                self.assert_runs_at_source(guest, src)
+
+    def test_bound_out_of_reach(self):
+        guest, src, _dst, before, _ = self.prepare(
+            'auto', tlm_time_bound=60000, tlm_bound_action='cancel')
+        migration.set_parameters(src, tlm_time_bound=1)
+        migration.wait_status(src, 'failed')
+        self.assertIn('bound', src.qmp('query-migrate')['error-desc'])
+        self.assert_back(src, before)
+        self.assert_runs_at_source(guest, src)
+
+    def test_steps_up_and_down(self):
+        guest = RomGuest(mem_mb=256, ws_mb=96, vcpus=VCPUS, rate=20000)
+        src = self.start_source(guest)
+        dst = self.start_destination(guest)
+        migration.set_capabilities(src, events=True)
+        before = placement(src)
+        address, _ = self.connect(
+            src, dst, max_bandwidth=SLOW, tlm_overcommit_method='affinity',
+            tlm_overcommit=[{'progress': 1, 'cpus': 1},
+                            {'progress': 15, 'cpus': 2}])
+        migration.start(src, *address)
+        levels = [src.wait_event('MIGRATION_TLM_OVERCOMMIT',
+                                 timeout=120)['data']['cpus']
+                  for _ in range(3)]
+        self.assertEqual(levels, [1, 2, 0])
+        migration.wait_status(src, 'completed')
+        now = placement(src)
+        for tid in vcpu_threads(src):
+            self.assertEqual(now[tid], before[tid])
+        self.finish(guest, src, dst)
+
+    def test_killed_source_leaves_what_the_tool_removes(self):
+        tool = os.path.join(env.BUILD, 'tools/tlm-cgroup-cleanup')
+        if not os.path.exists(tool):
+            self.skipTest(f'no {tool}')
+        if os.geteuid() != 0:
+            self.skipTest('cgroups need root')
+        _guest, src, _dst, _before, used = self.prepare('auto')
+        if not used.startswith('cgroup'):
+            self.skipTest(f'no cgroup with cpuset here: {used} was used')
+        src.kill()
+        p = subprocess.run([tool], capture_output=True, text=True)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertIn(f'tlm-{src.pid}', p.stdout)
+        p = subprocess.run([tool], capture_output=True, text=True)
+        self.assertEqual((p.returncode, p.stdout), (0, ''))
+
+    def test_refused(self):
+        guest = RomGuest(mem_mb=64, ws_mb=16)
+        src = self.start_source(guest)
+        for bad in ([{'progress': 101, 'cpus': 1}],
+                    [{'progress': 50, 'cpus': 2},
+                     {'progress': 20, 'cpus': 1}],
+                    [{'progress': 50, 'cpus': 0}]):
+            with self.assertRaisesRegex(Exception, 'tlm-overcommit'):
+                migration.set_parameters(src, tlm_overcommit=bad)
+        with self.assertRaisesRegex(Exception, 'tlm-overcommit-cpus'):
+            migration.set_parameters(src, tlm_overcommit_cpus='0-')
+        src.hmp('migrate_set_parameter tlm-overcommit 0.2-(4),0.5-(2)')
+        steps = src.qmp('query-migrate-parameters')['tlm-overcommit']
+        self.assertEqual(steps, [{'progress': 20, 'cpus': 4},
+                                 {'progress': 50, 'cpus': 2}])
+        self.assertIn('0.5-(2)', src.hmp('info migrate_parameters'))
+        src.hmp('migrate_set_parameter tlm-overcommit ""')
+        self.assertEqual(
+            src.qmp('query-migrate-parameters')['tlm-overcommit'], [])
+        wait_until(src.alive, 5, 'QEMU is alive')
+
+
+if __name__ == '__main__':
+    unittest.main()

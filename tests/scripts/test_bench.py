@@ -1,0 +1,490 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""scripts/bench without a virtual machine: what is run, and the report."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree as ElementTree
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
+sys.path[:0] = [os.path.join(ROOT, 'scripts/lib'),
+                os.path.join(ROOT, 'tests/integration'),
+                os.path.join(ROOT, 'tests/guest/rom')]
+
+from bench import claims, plan, report, series, timeline    # noqa: E402
+from bench.modes import MODES                               # noqa: E402
+from bench.workloads import WORKLOADS                       # noqa: E402
+
+RATE = 750000           # pages/s of the synthetic guest
+LINK = 300e6            # bytes/s
+CUT = ('precopy', 'multifd', 'xbzrle')
+PLOTS_LIMIT = 1 << 20   # as much as may be checked in
+SVG = '{http://www.w3.org/2000/svg}'
+
+
+def guest_counts(live_ms, end_ms, share, after):
+    """Full speed before and (if @after) behind, @share of it while live."""
+    pages, counts = 0, []
+    for t in range(-1000, end_ms + 1000, 100):
+        counts.append((t, int(pages)))
+        full = RATE / 10
+        pages += (full * share if 0 <= t < live_ms else
+                  full if t < 0 or (after and t >= end_ms) else 0)
+    return counts
+
+
+def synthetic_timeline(mode, live_ms, end_ms, sent, share):
+    rows = []
+    for t in range(3, end_ms, 200):
+        done = t / end_ms
+        tlm = [sent * done * x for x in (0.3, 0.5, 0.2)] \
+            if mode.startswith('tlm') else [None] * 3
+        stage = 'postcopy-active' if mode.startswith('postcopy') \
+            else 'live' if t < live_ms else 'stop'
+        rows.append([t, 1e9 * (1 - done), sent * done, *tlm, None, None,
+                     stage, None, None])
+    return {'columns': timeline.COLUMNS, 'rows': rows,
+            'guest_columns': ('t_ms', 'pages'),
+            'guest': guest_counts(live_ms, end_ms, share, mode not in CUT)}
+
+
+def completed(total, down, sent, lost):
+    return {'status': 'completed', 'error': None, 'total_ms': total,
+            'downtime_ms': down, 'guest_down_ms': down + 12.0,
+            'bytes': sent, 'guest_lost_ms': lost, 'cpu_s': total / 2e3,
+            'guest': 'well'}
+
+
+def outcome(mode, spread):
+    """As it is on a guest that writes faster than the link carries."""
+    if mode == 'dirty-limit':
+        return {'status': 'not possible', 'error':
+                'src: migrate-set-capabilities: dirty-limit requires KVM'}
+    if mode in CUT:
+        return {'status': 'not ended', 'error': None, 'total_ms': 100010.0,
+                'bytes': int(100 * LINK), 'cpu_s': 50.0}
+    if 'autoconverge' in mode:
+        return completed(63000 * spread, 220, int(63 * LINK), 40000 * spread)
+    if mode == 'offline':
+        return completed(3850 * spread, 3850 * spread, 1080000000, 3850)
+    if mode.startswith('postcopy'):
+        return completed(4600 * spread, 4, 1170000000, 3100 * spread)
+    if mode == 'tlm-auto':
+        return completed(4330 * spread, 267, 1227000000, 3800 * spread)
+    return completed(4340 * spread, 3700 * spread, 1230000000, 3780 * spread)
+
+
+def synthetic(workload, mode, number):
+    r = {'mode': MODES[mode].title, 'workload': WORKLOADS[workload].title,
+         'key': plan.key((workload, mode, number)), 'time': 1795480641,
+         'accel': 'tcg', 'link_mbit': 2400, 'base_rate': RATE,
+         'guest_settings': getattr(WORKLOADS[workload].guest, 'settings', {}),
+         'params': {'downtime-limit': 300, **WORKLOADS[workload].params,
+                    **MODES[mode].params},
+         'limit_s': 100, 'wall_s': 12.0,
+         'host': {'cpu': 'Test', 'cpus': 2, 'memory_mb': 1, 'system': 'Test',
+                  'kernel': '1', 'commit': 'c', 'source': '10.0.13',
+                  'destination': '10.0.13'},
+         **outcome(mode, 1 + number * 0.02)}
+    if r['status'] == 'not possible':
+        return r
+    end = int(r['total_ms'])
+    down = int(r.get('downtime_ms', 0))
+    r['timeline'] = synthetic_timeline(mode, end - down, end, r['bytes'], 0.8)
+    if claims.is_schedule(mode):
+        r['held_by'] = 'cgroup-v1-cpuset'
+    if mode.startswith('tlm'):
+        r['tlm'] = {'mtx-bytes': 3e8, 'dtx-bytes': 6e8, 'stop-bytes': 3e8,
+                    'resent-bytes': 15e7}
+        r['half_way'] = {'at': end / 2, 'total': end * 1.05,
+                         'downtime': down * 0.95}
+    return r
+
+
+def write_results(directory, workloads=WORKLOADS, runs=3, modes=None):
+    with open(os.path.join(directory, report.RESULTS), 'w') as f:
+        for w, m, i in plan.select({n: WORKLOADS[n] for n in workloads},
+                                   modes, runs):
+            f.write(json.dumps(synthetic(w, m, i)) + '\n')
+    with open(os.path.join(directory, report.BOUNDS), 'w') as f:
+        for i in range(5):
+            r = {**synthetic('write-heavy', 'tlm', i), 'bound': 4000}
+            f.write(json.dumps(r) + '\n')
+
+
+class Scratch(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix='tlm-bench-')
+        self.addCleanup(shutil.rmtree, self.dir)
+        self.path = os.path.join(self.dir, report.RESULTS)
+
+
+class Plan(Scratch):
+    """Which runs are made, and which are not made again."""
+
+    RUNS = [('write-heavy', m, i) for i in range(2)
+            for m in ('tlm', 'offline')]
+
+    def execute(self, runs, measure, limit=100):
+        self.left = []
+        return plan.execute(
+            runs, self.path, lambda _: limit, measure,
+            lambda made, of, left, run: self.left.append((made, of, left)))
+
+    def measure(self, workload, mode):
+        self.made.append((workload, mode))
+        return dict(outcome(mode, 1), limit_s=100)
+
+    def setUp(self):
+        super().setUp()
+        self.made = []
+
+    def test_interleaved(self):
+        modes = [m for _, m, _ in plan.select(
+            {'overcommit': WORKLOADS['overcommit']}, runs=2)]
+        half = len(modes) // 2
+        self.assertEqual(modes[:half], modes[half:])
+        self.assertEqual(len(set(modes[:half])), half)
+
+    def test_nothing_twice(self):
+        self.execute(self.RUNS, self.measure)
+        self.assertEqual(len(self.made), 4)
+        done = self.execute(self.RUNS, self.measure)
+        self.assertEqual(len(self.made), 4)
+        self.assertEqual(set(done), set(map(plan.key, self.RUNS)))
+
+    def test_goes_on_after_an_interruption(self):
+        def interrupted(workload, mode):
+            if len(self.made) == 2:
+                raise KeyboardInterrupt
+            return self.measure(workload, mode)
+
+        with self.assertRaises(KeyboardInterrupt):
+            self.execute(self.RUNS, interrupted)
+        with open(self.path, 'a') as f:
+            f.write('{"key": "write-heavy/tlm/1", "stat')     # killed here
+        done = self.execute(self.RUNS, self.measure)
+        self.assertEqual(self.made, [r[:2] for r in self.RUNS])
+        self.assertEqual(len(done), 4)
+        self.assertEqual(set(plan.load(self.path)), set(done))
+
+    def test_cut_sooner_is_made_again(self):
+        def cut(workload, mode):
+            self.made.append(mode)
+            return {'status': 'not ended', 'limit_s': self.limit}
+
+        run = [('write-heavy', 'precopy', 0)]
+        for self.limit, count in ((20, 1), (20, 1), (100, 2), (20, 2)):
+            self.execute(run, cut, self.limit)
+            self.assertEqual(len(self.made), count, self.limit)
+
+    def test_not_possible_is_tried_once(self):
+        runs = [('write-heavy', 'dirty-limit', i) for i in range(3)]
+        self.execute(runs, self.measure)
+        self.assertEqual(len(self.made), 1)
+        self.execute(runs, self.measure)
+        self.assertEqual(len(self.made), 1)
+
+    def test_endless_is_cut_twice(self):
+        runs = [('write-heavy', m, i) for i in range(4)
+                for m in ('precopy', 'tlm')]
+        self.execute(runs, self.measure)
+        self.assertEqual(self.made.count(('write-heavy', 'precopy')), 2)
+        self.assertEqual(self.made.count(('write-heavy', 'tlm')), 4)
+        self.execute(runs, self.measure)
+        self.assertEqual(len(self.made), 6)
+
+    def test_time_left(self):
+        done = {'a/slow/0': {'wall_s': 60}, 'a/fast/0': {'wall_s': 2}}
+        self.assertEqual(plan.duration(('a', 'slow', 1), done), 60)
+        self.assertEqual(plan.duration(('b', 'fast', 0), done), 2)
+        self.assertEqual(plan.duration(('b', 'new', 0), done), 31)
+        self.execute(self.RUNS, self.measure)
+        self.assertEqual([x[:2] for x in self.left],
+                         [(i, 4) for i in range(4)])
+        lefts = [x[2] for x in self.left]
+        self.assertEqual(lefts[0], 4 * plan.UNKNOWN_S)
+        self.assertLess(lefts[-1], lefts[0])
+
+    def test_quick(self):
+        runs = plan.select(WORKLOADS, quick=True)
+        self.assertTrue({m for _, m, _ in runs} >=
+                        {'offline', 'precopy', 'multifd-autoconverge', 'tlm',
+                         'tlm-auto'})
+        # 10 minutes, also if every run is cut (2 s around it, measured)
+        self.assertLess(len(runs) * (plan.QUICK_LIMIT_S + 2), 10 * 60)
+        self.assertEqual({i for *_, i in runs}, {0})
+
+
+class Samples(unittest.TestCase):
+    """The timeline of a run."""
+
+    def test_rows_are_thinned(self):
+        t = timeline.Timeline()
+        for i in range(100):
+            t.look(i * 0.02, {'status': 'active', 'ram': {
+                'remaining': 5, 'transferred': i}})
+        self.assertEqual(len(t.rows), 10)
+        self.assertEqual({len(r) for r in t.rows}, {len(timeline.COLUMNS)})
+
+    def test_resumption_is_new_work_only(self):
+        w = timeline.Watch.__new__(timeline.Watch)
+        w.src, w.dst = timeline.Counter(), timeline.Counter()
+        for t, src, dst in ((0, 10, 0), (1, 20, 5), (2, 30, 20), (3, 30, 30),
+                            (4, 30, 30), (5, 30, 31)):
+            w.src.add(t, src)
+            w.dst.add(t, dst)
+        self.assertEqual(w.resumed(), (2, 5))
+        self.assertEqual([w.count_at(t) for t in (0.5, 3.5, 5.5)],
+                         [10, 30, 31])
+
+    def test_series(self):
+        r = synthetic('write-heavy', 'tlm', 0)
+        _, rates = series.rate(r, 'on the wire')
+        for v in rates:
+            self.assertAlmostEqual(v, r['bytes'] / r['total_ms'] / 1e3,
+                                   delta=1)
+        _, speeds = series.speed(r)
+        self.assertAlmostEqual(speeds[0], 100, delta=1)
+        self.assertAlmostEqual(series.live_throughput(r), 80, delta=1)
+        self.assertEqual([s[2] for s in series.stages(r)],
+                         ['guest running', 'guest stopped'])
+
+    def test_cut_run_does_not_seem_to_stop(self):
+        r = synthetic('write-heavy', 'precopy', 0)
+        self.assertGreater(r['timeline']['guest'][-1][0], r['total_ms'])
+        times, speeds = series.speed(r)
+        self.assertLess(times[-1], r['total_ms'] / 1e3)
+        self.assertAlmostEqual(speeds[-1], 80, delta=1)
+
+    def test_lost_work_of_a_cut_run(self):
+        r = synthetic('write-heavy', 'precopy', 0)
+        self.assertAlmostEqual(series.lost_ms(r), 0.2 * r['total_ms'],
+                               delta=200)
+
+
+class Claims(unittest.TestCase):
+    def groups(self, **by_mode):
+        return {'write-heavy': {m.replace('_', '-'): r
+                                for m, r in by_mode.items()}}
+
+    def runs(self, mode, **values):
+        return [{**synthetic('write-heavy', mode, i), **values}
+                for i in range(3)]
+
+    def verdict(self, answer, groups):
+        return [line[3] for line in answer(groups)]
+
+    def test_total(self):
+        rival = self.runs('autoconverge')
+        for total, half, quarter in ((4000, 'yes', 'yes'),
+                                     (30000, 'yes', 'no'),
+                                     (40000, 'no', 'no')):
+            groups = self.groups(
+                tlm=self.runs('tlm', total_ms=total), autoconverge=rival,
+                offline=self.runs('offline'))
+            self.assertEqual(self.verdict(claims.total_time, groups), [half])
+            self.assertEqual(self.verdict(claims.quarter, groups), [quarter])
+
+    def test_floor_is_said(self):
+        groups = self.groups(
+            tlm=self.runs('tlm', total_ms=4100),
+            autoconverge=self.runs('autoconverge', total_ms=4200),
+            offline=self.runs('offline', total_ms=4000))
+        self.assertEqual(self.verdict(claims.total_time, groups),
+                         ['no: one copy of RAM alone is 0.95 ×'])
+        # A rival of less than two copies is not what that goal is about
+        self.assertEqual(self.verdict(claims.quarter, groups), [''])
+
+    def test_cut_rival_is_a_lower_limit(self):
+        lines = claims.total_time(self.groups(
+            tlm=self.runs('tlm'), autoconverge=self.runs(
+                'autoconverge', status='not ended', total_ms=100000)))
+        self.assertIn('= < 0.04', lines[0][2])
+        self.assertIn('> 100.00 s', lines[0][2])
+
+    def test_losses_are_said(self):
+        lost = claims.losses(self.groups(tlm=self.runs('tlm'),
+                                         postcopy=self.runs('postcopy')))
+        self.assertIn('downtime', [line[1] for line in lost])
+        self.assertNotIn('total time', [line[1] for line in lost])
+
+    def test_noise_is_no_difference(self):
+        plain = self.runs('tlm', downtime_ms=1000, bytes=1000000)
+        for down, said in ((990, 'no difference'), (800, 'yes'),
+                           (1200, 'no')):
+            groups = self.groups(tlm=plain, tlm_20_1=self.runs(
+                'tlm-20-1', downtime_ms=down, bytes=1000000))
+            self.assertEqual(self.verdict(claims.overcommit, groups),
+                             [said, 'no difference'])
+
+    def test_as_many_cpus_as_there_are(self):
+        groups = self.groups(tlm=self.runs('tlm'),
+                             tlm_20_2=self.runs('tlm-20-2', downtime_ms=1))
+        self.assertEqual(set(self.verdict(claims.overcommit, groups)),
+                         {'as many CPUs as the host has'})
+        for r in groups['write-heavy']['tlm-20-2']:
+            r['params']['tlm-overcommit-method'] = 'throttle'
+        self.assertNotIn('as many CPUs as the host has',
+                         self.verdict(claims.overcommit, groups))
+
+    def test_noise_is_no_loss(self):
+        groups = self.groups(
+            tlm=self.runs('tlm', downtime_ms=14, guest_lost_ms=0.0),
+            multifd=self.runs('offline', downtime_ms=2, guest_lost_ms=-9.0))
+        figures = [line[1] for line in claims.losses(groups)]
+        self.assertNotIn('downtime', figures)
+        self.assertNotIn('lost guest work', figures)
+
+    def test_unmeasured(self):
+        for line in claims.answers({}, []):
+            self.assertIn(claims.NOT_MEASURED, line[2])
+            self.assertEqual(line[3], '')
+
+
+class Reports(Scratch):
+    """The whole report of made-up results of every workload and mode."""
+
+    modes = None
+
+    def setUp(self):
+        super().setUp()
+        write_results(self.dir)
+        self.groups = plan.by_workload(plan.load(self.path))
+
+    def read(self, name):
+        with open(os.path.join(self.dir, name), encoding='utf-8') as f:
+            return f.read()
+
+    def section(self, text, title):
+        return text.split(f'### {title}\n')[1].split('\n##')[0]
+
+    def test_tables(self):
+        report.write(self.dir, draw=False)
+        text = self.read('report.md')
+        for name, w in WORKLOADS.items():
+            part = self.section(text, w.title)
+            for mode in w.modes:
+                self.assertIn(f'| {MODES[mode].title} |', part, name)
+        part = self.section(text, WORKLOADS['write-heavy'].title)
+        self.assertRegex(part, r'\| pre-copy \| 0/3 \| not ended, cut after '
+                         '100 s')
+        self.assertRegex(part, r'dirty-limit \| 0/3 \| not possible here: '
+                         'dirty-limit requires KVM')
+        self.assertRegex(part, r'\| TLM \| 3/3 \| 4\.43 \(4\.34–4\.51\)')
+        self.assertRegex(text, r'\| TLM, 0\.2-\(2\) \|.*\| 80 .*'
+                         r'\| cgroup-v1-cpuset \|')
+        self.assertNotRegex(text, r'\bnan\b|\binf\b|None')
+
+    def test_without_matplotlib(self):
+        real = importlib.util.find_spec
+        try:
+            importlib.util.find_spec = lambda name: None
+            _, missing = report.write(self.dir)
+        finally:
+            importlib.util.find_spec = real
+        self.assertIn('scripts/install-deps bench', missing)
+        self.assertIn('scripts/install-deps bench', self.read('report.html'))
+        self.assertFalse(os.path.exists(os.path.join(self.dir, 'plots')))
+
+    def test_one_result(self):
+        with open(self.path, 'w') as f:
+            f.write(json.dumps(synthetic('write-heavy', 'precopy', 0)) + '\n')
+        os.remove(os.path.join(self.dir, report.BOUNDS))
+        report.write(self.dir, draw=False)
+        self.assertIn('not ended', self.read('report.md'))
+
+    def test_no_result(self):
+        os.remove(self.path)
+        p = subprocess.run(
+            [os.path.join(ROOT, 'scripts/bench'), '--report', self.dir],
+            capture_output=True, text=True)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn('no results', p.stderr)
+
+
+@unittest.skipIf(report.missing_matplotlib(), 'no matplotlib '
+                 '(scripts/install-deps bench)')
+class Plots(Scratch):
+    @classmethod
+    def setUpClass(cls):
+        cls.out = tempfile.mkdtemp(prefix='tlm-bench-')
+        cls.addClassCleanup(shutil.rmtree, cls.out)
+        write_results(cls.out)
+        with contextlib.redirect_stdout(io.StringIO()):
+            cls.written, _ = report.write(cls.out)
+        plots = os.path.join(cls.out, 'plots')
+        cls.svgs = {}
+        for name in sorted(os.listdir(plots)):
+            if name.endswith('.svg'):
+                with open(os.path.join(plots, name), encoding='utf-8') as f:
+                    cls.svgs[name] = f.read()
+
+    def words(self, name):
+        root = ElementTree.fromstring(self.svgs[name])
+        return [''.join(t.itertext()) for t in root.iter(SVG + 'text')]
+
+    def test_all_there(self):
+        for name, w in WORKLOADS.items():
+            words = self.words(f'{name}-bars.svg')
+            self.assertEqual([m for m in w.modes
+                              if MODES[m].title not in words], [], name)
+            titles = ' '.join(
+                ' '.join(self.words(n)) for n in self.svgs
+                if n.startswith(f'{name}-timeline-'))
+            for m in w.modes:
+                if m != 'dirty-limit':      # not possible: nothing to draw
+                    self.assertIn(MODES[m].title, titles, name)
+        self.assertIn('predictions.svg', self.svgs)
+        self.assertIn('overcommit-schedules.svg', self.svgs)
+
+    def test_cut_and_impossible_are_shown(self):
+        words = self.words('write-heavy-bars.svg')
+        self.assertIn('> 100, cut', words)
+        self.assertIn('not possible here', words)
+
+    def test_figures_are_not_rounded_away(self):
+        self.assertIn('4.43', self.words('write-heavy-bars.svg'))
+        self.assertIn('0.004', self.words('write-heavy-bars.svg'))
+
+    def test_valid(self):
+        for name, text in self.svgs.items():
+            ids = [e.get('id') for e in ElementTree.fromstring(text).iter()
+                   if e.get('id')]
+            self.assertEqual(len(ids), len(set(ids)), name)
+            self.assertNotRegex(text, r'(?i)\bnan\b|\binf\b', name)
+            for target in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)',
+                                     text):
+                self.assertIn(''.join(target), ids, name)
+
+    def test_small_enough_to_be_checked_in(self):
+        self.assertLess(sum(map(len, self.svgs.values())), PLOTS_LIMIT)
+
+    def test_each_svg_has_its_png(self):
+        for path in self.written:
+            self.assertGreater(os.path.getsize(path), 0)
+            if path.endswith('.svg'):
+                self.assertIn(path[:-3] + 'png', self.written)
+
+    def test_page_needs_nothing_from_outside(self):
+        with open(os.path.join(self.out, 'report.html')) as f:
+            page = f.read()
+        self.assertEqual(page.count('<svg '), len(self.svgs))
+        self.assertNotIn('<script', page)
+        self.assertEqual(re.findall(r'(?:src|href)="(?!#)[^"]*"', page), [])
+        ids = re.findall(r'\bid="([^"]+)"', page)
+        self.assertEqual(len(ids), len(set(ids)))
+
+
+if __name__ == '__main__':
+    unittest.main()

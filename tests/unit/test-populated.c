@@ -1,0 +1,523 @@
+/*
+ * Unit tests of the search for pages that were never populated: real memory
+ * of this process, against a model of what was done to it
+ *
+ * Every case runs with both ways of asking the kernel.  What must never
+ * happen is that a page with content is reported; that what is zero is
+ * reported is the point of the exercise, and tested where it is certain.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include "populated.h"
+
+#define MB (1UL << 20)
+
+typedef struct {
+    TlmPopulated p;
+    bool scan;                  /* with PAGEMAP_SCAN */
+    uint64_t page;
+    uint64_t pages;
+    uint8_t *mem;
+    bool *reported;
+    uint64_t end;               /* of the last run */
+    unsigned runs;
+} Fixture;
+
+static void ignore(void *opaque, uint64_t start, uint64_t len)
+{
+}
+
+static bool kernel_has_scan(void)
+{
+    TlmPopulated p;
+    uint64_t page = getauxval(AT_PAGESZ);
+    void *mem = mmap(NULL, page, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    g_assert(mem != MAP_FAILED);
+    g_assert_true(tlm_populated_open(&p, page));
+    tlm_populated_anon(&p, mem, page, ignore, NULL);
+    tlm_populated_close(&p);
+    munmap(mem, page);
+    return p.can_scan;
+}
+
+static void setup(Fixture *f, gconstpointer scan)
+{
+    memset(f, 0, sizeof(*f));
+    f->page = getauxval(AT_PAGESZ);
+    f->scan = GPOINTER_TO_INT(scan);
+    g_assert_true(tlm_populated_open(&f->p, f->page));
+    f->p.can_scan = f->scan;
+}
+
+static void map_memory(Fixture *f, size_t size, int flags, int fd)
+{
+    f->pages = size / f->page;
+    f->mem = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    g_assert(f->mem != MAP_FAILED);
+    f->reported = g_new0(bool, f->pages);
+}
+
+/* EINVAL: a kernel without transparent huge pages, which is as good */
+static void use_small_pages(Fixture *f)
+{
+    g_assert_true(madvise(f->mem, f->pages * f->page, MADV_NOHUGEPAGE) == 0 ||
+                  errno == EINVAL);
+}
+
+static void teardown(Fixture *f, gconstpointer scan)
+{
+    tlm_populated_close(&f->p);
+    if (f->mem) {
+        munmap(f->mem, f->pages * f->page);
+    }
+    g_free(f->reported);
+}
+
+static bool unsupported(Fixture *f)
+{
+    if (f->scan && !kernel_has_scan()) {
+        g_test_skip("this kernel has no PAGEMAP_SCAN");
+        return true;
+    }
+    return false;
+}
+
+static void found(void *opaque, uint64_t start, uint64_t len)
+{
+    Fixture *f = opaque;
+
+    g_assert_cmpuint(len, >, 0);
+    g_assert_cmpuint(start % f->page, ==, 0);
+    g_assert_cmpuint(len % f->page, ==, 0);
+    g_assert_cmpuint(start + len, <=, f->pages * f->page);
+    /* Ascending, and adjacent ones joined */
+    g_assert_true(start > f->end || !f->runs);
+    f->end = start + len;
+    f->runs++;
+    for (uint64_t i = start / f->page; i < f->end / f->page; i++) {
+        f->reported[i] = true;
+    }
+}
+
+static void look_part(Fixture *f, uint64_t first, uint64_t pages)
+{
+    memset(f->reported, 0, f->pages * sizeof(bool));
+    f->runs = 0;
+    f->end = 0;
+    g_assert_true(tlm_populated_anon(&f->p, f->mem + first * f->page,
+                                     pages * f->page, found, f));
+    g_assert_cmpint(f->p.can_scan, ==, f->scan);
+}
+
+static void look(Fixture *f)
+{
+    look_part(f, 0, f->pages);
+}
+
+static void look_shmem(Fixture *f, int fd)
+{
+    memset(f->reported, 0, f->pages * sizeof(bool));
+    f->runs = 0;
+    f->end = 0;
+    g_assert_true(tlm_populated_shmem(fd, 0, f->pages * f->page, found, f));
+}
+
+static uint8_t read_page(const uint8_t *mem)
+{
+    /* volatile: the read has to happen */
+    return *(const volatile uint8_t *)mem;
+}
+
+static void write_page(Fixture *f, uint64_t i)
+{
+    f->mem[i * f->page + i % f->page] = 1;
+}
+
+static void assert_reported(Fixture *f, const bool *used)
+{
+    for (uint64_t i = 0; i < f->pages; i++) {
+        if (f->reported[i] != !used[i]) {
+            g_error("page %" PRIu64 ": %s, but %s", i,
+                    used[i] ? "written to" : "never touched",
+                    f->reported[i] ? "reported" : "not reported");
+        }
+    }
+}
+
+static void test_untouched(Fixture *f, gconstpointer scan)
+{
+    if (unsupported(f)) {
+        return;
+    }
+    map_memory(f, 1024 * MB, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+    look(f);
+    g_assert_cmpuint(f->runs, ==, 1);
+    g_assert_cmpuint(f->end, ==, 1024 * MB);
+}
+
+static void test_full(Fixture *f, gconstpointer scan)
+{
+    if (unsupported(f)) {
+        return;
+    }
+    map_memory(f, 16 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    for (uint64_t i = 0; i < f->pages; i++) {
+        write_page(f, i);
+    }
+    look(f);
+    g_assert_cmpuint(f->runs, ==, 0);
+}
+
+/* Patterns from "hardly any" to "nearly all", more runs than a buffer has */
+static void test_patterns(Fixture *f, gconstpointer scan)
+{
+    static const int percent[] = { 1, 10, 50, 90, 99 };
+    g_autoptr(GRand) rnd = g_rand_new_with_seed(7);
+
+    if (unsupported(f)) {
+        return;
+    }
+    for (unsigned p = 0; p < ARRAY_SIZE(percent); p++) {
+        g_autofree bool *used = NULL;
+
+        map_memory(f, 64 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+        use_small_pages(f);
+        used = g_new0(bool, f->pages);
+        for (uint64_t i = 0; i < f->pages; i++) {
+            if (g_rand_int_range(rnd, 0, 100) < percent[p]) {
+                used[i] = true;
+                write_page(f, i);
+            }
+        }
+        look(f);
+        assert_reported(f, used);
+
+        munmap(f->mem, f->pages * f->page);
+        g_clear_pointer(&f->reported, g_free);
+        f->mem = NULL;
+    }
+}
+
+/* Every other page: as many runs as there can be */
+static void test_alternating(Fixture *f, gconstpointer scan)
+{
+    g_autofree bool *used = NULL;
+
+    if (unsupported(f)) {
+        return;
+    }
+    map_memory(f, 32 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    use_small_pages(f);
+    used = g_new0(bool, f->pages);
+    for (uint64_t i = 0; i < f->pages; i += 2) {
+        used[i] = true;
+        write_page(f, i);
+    }
+    look(f);
+    assert_reported(f, used);
+    g_assert_cmpuint(f->runs, ==, f->pages / 2);
+}
+
+/* A part of the memory: nothing of what lies around it, offsets from it */
+static void test_part(Fixture *f, gconstpointer scan)
+{
+    if (unsupported(f)) {
+        return;
+    }
+    map_memory(f, 16 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    use_small_pages(f);
+    write_page(f, 1003);
+    look_part(f, 1000, 10);
+    g_assert_cmpuint(f->runs, ==, 2);
+    g_assert_cmpuint(f->end, ==, 10 * f->page);
+    for (uint64_t i = 0; i < 10; i++) {
+        g_assert_cmpint(f->reported[i], ==, i != 3);
+    }
+}
+
+/* What was discarded is zero again, and populated when it is used again */
+static void test_discard(Fixture *f, gconstpointer scan)
+{
+    g_autofree bool *used = NULL;
+
+    if (unsupported(f)) {
+        return;
+    }
+    map_memory(f, 16 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    use_small_pages(f);
+    used = g_new0(bool, f->pages);
+    for (uint64_t i = 0; i < f->pages; i++) {
+        write_page(f, i);
+        used[i] = i < 100 || i >= 900;
+    }
+    madvise(f->mem + 100 * f->page, 800 * f->page, MADV_DONTNEED);
+    look(f);
+    assert_reported(f, used);
+    write_page(f, 500);
+    used[500] = true;
+    look(f);
+    assert_reported(f, used);
+}
+
+/*
+ * Only read: pagemap says "present", PAGEMAP_SCAN also that it is the page
+ * of zeros.  After a write it is not.
+ */
+static void test_read(Fixture *f, gconstpointer scan)
+{
+    unsigned sum = 0;
+
+    if (unsupported(f)) {
+        return;
+    }
+    map_memory(f, 4 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    use_small_pages(f);
+    for (uint64_t i = 0; i < f->pages; i++) {
+        sum += read_page(f->mem + i * f->page);
+    }
+    g_assert_cmpuint(sum, ==, 0);
+    look(f);
+    g_assert_cmpuint(f->runs, ==, f->scan ? 1 : 0);
+    g_assert_cmpuint(f->end, ==, f->scan ? 4 * MB : 0);
+    for (uint64_t i = 0; i < f->pages; i++) {
+        write_page(f, i);
+    }
+    look(f);
+    g_assert_cmpuint(f->runs, ==, 0);
+}
+
+/* Transparent huge pages, and the huge page of zeros */
+static void test_huge(Fixture *f, gconstpointer scan)
+{
+    uint8_t *aligned;
+    uint64_t at;
+    unsigned sum = 0;
+
+    if (unsupported(f)) {
+        return;
+    }
+    map_memory(f, 64 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    if (madvise(f->mem, 64 * MB, MADV_HUGEPAGE) < 0) {
+        g_test_skip("no transparent huge pages");
+        return;
+    }
+    aligned = (uint8_t *)QEMU_ALIGN_UP((uintptr_t)f->mem, 2 * MB);
+    at = (aligned - f->mem) / f->page;
+    aligned[0] = 1;
+    aligned[10 * MB] = 1;
+    sum += read_page(aligned + 20 * MB);
+    g_assert_cmpuint(sum, ==, 0);
+    look(f);
+    /* Small pages or huge ones: as the kernel likes */
+    g_assert_false(f->reported[at]);
+    g_assert_false(f->reported[at + 10 * MB / f->page]);
+    g_assert_true(f->reported[at + 4 * MB / f->page]);
+    g_assert_true(f->reported[at + 40 * MB / f->page]);
+    g_assert_cmpint(f->reported[at + 20 * MB / f->page], ==, f->scan);
+}
+
+/* Written to the swap device, where there is one */
+static void test_paged_out(Fixture *f, gconstpointer scan)
+{
+    if (unsupported(f)) {
+        return;
+    }
+    map_memory(f, 4 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    for (uint64_t i = 0; i < f->pages; i += 2) {
+        write_page(f, i);
+    }
+    madvise(f->mem, 4 * MB, MADV_PAGEOUT);
+    look(f);
+    for (uint64_t i = 0; i < f->pages; i += 2) {
+        g_assert_false(f->reported[i]);
+    }
+}
+
+/* A page shared with a child by fork() is populated in both */
+static void test_fork(Fixture *f, gconstpointer scan)
+{
+    int status;
+    pid_t child;
+
+    if (unsupported(f)) {
+        return;
+    }
+    map_memory(f, MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    use_small_pages(f);
+    write_page(f, 3);
+    child = fork();
+    if (!child) {
+        f->mem[5 * f->page] = 1;
+        _exit(0);
+    }
+    look(f);
+    g_assert_false(f->reported[3]);
+    g_assert_true(f->reported[5]);
+    g_assert_cmpint(waitpid(child, &status, 0), ==, child);
+    look(f);
+    g_assert_false(f->reported[3]);
+}
+
+/* What is not mapped is not reported: it is not known to be zero */
+static void test_unmapped(Fixture *f, gconstpointer scan)
+{
+    if (unsupported(f) || !f->scan) {
+        return;
+    }
+    map_memory(f, 4 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    g_assert_cmpint(munmap(f->mem + 1 * MB, MB), ==, 0);
+    look(f);
+    g_assert_true(f->reported[0]);
+    g_assert_false(f->reported[1 * MB / f->page]);
+    g_assert_true(f->reported[2 * MB / f->page]);
+}
+
+/* A file descriptor that cannot answer: false, and nothing is reported */
+static void test_no_answer(Fixture *f, gconstpointer scan)
+{
+    map_memory(f, MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    tlm_populated_close(&f->p);
+    f->p.pagemap = open("/dev/null", O_RDONLY);
+    g_assert_cmpint(f->p.pagemap, >=, 0);
+    g_assert_false(tlm_populated_anon(&f->p, f->mem, MB, found, f));
+    g_assert_cmpuint(f->runs, ==, 0);
+    g_assert_false(f->p.can_scan);
+}
+
+static void test_resident(void)
+{
+    uint64_t page = getauxval(AT_PAGESZ);
+    uint64_t before = tlm_populated_resident(page);
+    uint8_t *mem = mmap(NULL, 64 * MB, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    g_assert(mem != MAP_FAILED);
+    g_assert_cmpuint(before, >, 0);
+    memset(mem, 1, 64 * MB);
+    /* The kernel's count is not exact, but not that far off */
+    g_assert_cmpuint(tlm_populated_resident(page), >=, before + 60 * MB);
+    munmap(mem, 64 * MB);
+}
+
+static void test_shmem(Fixture *f, gconstpointer scan)
+{
+    g_autoptr(GRand) rnd = g_rand_new_with_seed(11);
+    g_autofree bool *used = NULL;
+    int fd = memfd_create("test", MFD_CLOEXEC);
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(ftruncate(fd, 32 * MB), ==, 0);
+    map_memory(f, 32 * MB, MAP_SHARED, fd);
+    look_shmem(f, fd);
+    g_assert_cmpuint(f->runs, ==, 1);
+    g_assert_cmpuint(f->end, ==, 32 * MB);
+
+    used = g_new0(bool, f->pages);
+    for (uint64_t i = 0; i < f->pages; i++) {
+        if (g_rand_int_range(rnd, 0, 100) < 20) {
+            used[i] = true;
+            write_page(f, i);
+        }
+    }
+    look_shmem(f, fd);
+    assert_reported(f, used);
+
+    /* As a balloon does it */
+    g_assert_cmpint(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                              100 * f->page, 200 * f->page), ==, 0);
+    memset(used + 100, 0, 200 * sizeof(bool));
+    look_shmem(f, fd);
+    assert_reported(f, used);
+    for (uint64_t i = 0; i < f->pages; i++) {
+        used[i] = true;
+        write_page(f, i);
+    }
+    look_shmem(f, fd);
+    assert_reported(f, used);
+    close(fd);
+}
+
+/* Offsets are from where the question begins, which may be in a hole */
+static void test_shmem_part(Fixture *f, gconstpointer scan)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC);
+
+    g_assert_cmpint(ftruncate(fd, 4 * MB), ==, 0);
+    map_memory(f, 4 * MB, MAP_SHARED, fd);
+    write_page(f, 101);
+    write_page(f, 103);
+    g_assert_true(tlm_populated_shmem(fd, 100 * f->page, 3 * f->page, found,
+                                      f));
+    g_assert_cmpuint(f->runs, ==, 2);
+    g_assert_true(f->reported[0] && !f->reported[1] && f->reported[2]);
+    close(fd);
+}
+
+/* Behind the end of the file there is nothing to be sure of */
+static void test_shmem_end(Fixture *f, gconstpointer scan)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC);
+
+    g_assert_cmpint(ftruncate(fd, MB), ==, 0);
+    map_memory(f, 2 * MB, MAP_SHARED, fd);
+    g_assert_false(tlm_populated_shmem(fd, 0, 2 * MB, found, f));
+    g_assert_cmpuint(f->end, ==, MB);
+    close(fd);
+}
+
+/* Not tmpfs: nothing is reported, holes or not */
+static void test_other_file(Fixture *f, gconstpointer scan)
+{
+    int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
+    g_assert_cmpint(fd, >=, 0);
+    f->pages = 1;
+    f->reported = g_new0(bool, 1);
+    g_assert_false(tlm_populated_shmem(fd, 0, f->page, found, f));
+    g_assert_cmpuint(f->runs, ==, 0);
+    close(fd);
+}
+
+static void add(const char *name, void (*test)(Fixture *, gconstpointer))
+{
+    g_autofree char *by_scan = g_strdup_printf("/populated/%s/scan", name);
+    g_autofree char *by_read = g_strdup_printf("/populated/%s/read", name);
+
+    g_test_add(by_scan, Fixture, GINT_TO_POINTER(true), setup, test,
+               teardown);
+    g_test_add(by_read, Fixture, GINT_TO_POINTER(false), setup, test,
+               teardown);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    add("untouched", test_untouched);
+    add("full", test_full);
+    add("patterns", test_patterns);
+    add("alternating", test_alternating);
+    add("part", test_part);
+    add("discard", test_discard);
+    add("only-read", test_read);
+    add("huge", test_huge);
+    add("paged-out", test_paged_out);
+    add("fork", test_fork);
+    add("unmapped", test_unmapped);
+    add("no-answer", test_no_answer);
+    g_test_add_func("/populated/resident", test_resident);
+    g_test_add("/populated/shmem/pages", Fixture, NULL, setup, test_shmem,
+               teardown);
+    g_test_add("/populated/shmem/part", Fixture, NULL, setup, test_shmem_part,
+               teardown);
+    g_test_add("/populated/shmem/end", Fixture, NULL, setup, test_shmem_end,
+               teardown);
+    g_test_add("/populated/shmem/other-file", Fixture, NULL, setup,
+               test_other_file, teardown);
+    return g_test_run();
+}
