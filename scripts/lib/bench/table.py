@@ -1,0 +1,114 @@
+# Results as tables: medians with their spread, and ratios within the run
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+from statistics import median
+
+NONE = '–'
+
+
+def values(results, key):
+    return [r[key] for r in results if r.get(key) is not None and
+            r['status'] == 'completed']
+
+
+def _format(fmt, x):
+    text = fmt.format(x)
+    return text.lstrip('-') if not float(text) else text     # no "-0.00"
+
+
+def spread(results, key, scale=1.0, fmt='{:.2f}'):
+    v = [x * scale for x in values(results, key)]
+    if not v:
+        return NONE
+    text = _format(fmt, median(v))
+    if len(v) > 1:
+        text += f' ({_format(fmt, min(v))}–{_format(fmt, max(v))})'
+    return text
+
+
+def ratio(results, base, key):
+    a, b = values(results, key), values(base, key)
+    if not a or not b or not median(b):
+        return NONE
+    return f'{median(a) / median(b):.3f}'
+
+
+def paired_ratio(results, base, key):
+    """Median of the ratios of runs that were made one after the other."""
+    pairs = [a[key] / b[key] for a, b in zip(results, base)
+             if a.get(key) and b.get(key) and
+             a['status'] == b['status'] == 'completed']
+    return f'{median(pairs):.3f}' if pairs else NONE
+
+
+def resent_percent(results):
+    """Pages sent more than once, in percent of all RAM."""
+    v = []
+    for r in results:
+        t = r.get('tlm')
+        if t and r['status'] == 'completed':
+            sent = t['mtx-bytes'] + t['dtx-bytes'] + t['stop-bytes']
+            v.append(100.0 * t['resent-bytes'] /
+                     max(1, sent - t['resent-bytes']))
+    return f'{median(v):.1f}' if v else NONE
+
+
+def outcome(results):
+    """What became of a mode of which no run was completed."""
+    r = results[-1]
+    seconds = r.get('total_ms', 0) / 1e3
+    words = {'not ended': f'not ended, cut after {seconds:.0f} s',
+             'not possible': 'not possible here'}
+    text = words.get(r['status'], r['status'])
+    # QEMU's message without the name of the side and the command
+    why = (r.get('error') or '').strip().splitlines()
+    if why:
+        text += ': ' + why[0].removeprefix('src: migrate-set-capabilities: ')
+    return text
+
+
+def verdict(results):
+    """How many completed runs left the guest with all its memory right."""
+    well = sum(r.get('guest') == 'well' for r in results)
+    return f'{well}/{len(results)}'
+
+
+HEAD = ('mode', 'n', 'total s', '×', 'downtime ms', 'guest silent ms',
+        'MB sent', '×', 'resent %', 'lost work s', 'CPU s', 'guest well')
+
+
+def rows(by_mode, base):
+    """[[cell]] of HEAD for {mode name: [result]}; × is against @base."""
+    ref = by_mode.get(base) or next(iter(by_mode.values()))
+    table = []
+    for results in by_mode.values():
+        ended = [r for r in results if r['status'] == 'completed']
+        cells = [results[0]['mode'], f'{len(ended)}/{len(results)}']
+        if not ended:
+            sent = results[-1].get('bytes') or 0
+            table.append(cells + [outcome(results), '', '', '',
+                                  f'{sent / 1e6:.0f}' if sent else '',
+                                  '', '', '', '', ''])
+            continue
+        table.append(cells + [
+            spread(results, 'total_ms', 1e-3),
+            paired_ratio(results, ref, 'total_ms'),
+            spread(results, 'downtime_ms', fmt='{:.0f}'),
+            spread(results, 'guest_down_ms', fmt='{:.0f}'),
+            spread(results, 'bytes', 1e-6, '{:.0f}'),
+            ratio(results, ref, 'bytes'), resent_percent(results),
+            spread(results, 'guest_lost_ms', 1e-3),
+            spread(results, 'cpu_s', fmt='{:.1f}'), verdict(ended)])
+    return table
+
+
+def to_markdown(head, body):
+    lines = [head, ['---'] * len(head), *body]
+    return '\n'.join('| ' + ' | '.join(str(c).replace('|', '\\|')
+                                       for c in line) + ' |'
+                     for line in lines)
+
+
+def markdown(by_mode, base='offline'):
+    return to_markdown(HEAD, rows(by_mode, base))

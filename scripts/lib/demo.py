@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The part of scripts/demo that comes after the build."""
+
+import argparse
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, 'tests/integration'))
+
+from tlmtest import env, guests, migration              # noqa: E402
+from tlmtest.link import Loopback, ShapedLink           # noqa: E402
+from tlmtest.vm import Vm, VmError, wait_until          # noqa: E402
+
+
+def load(path):
+    """A script without .py as a module."""
+    name = os.path.basename(path).replace('-', '_')
+    loader = importlib.machinery.SourceFileLoader(name, path)
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
+
+
+sys.dont_write_bytecode = True
+client = load(os.path.join(ROOT, 'scripts/tlm-migrate'))
+size, rate, duration = client.size, client.rate, client.duration
+
+PAGE = 4096
+BEAT_MS = 50                # between two lines of the guest
+
+
+def parse():
+    p = argparse.ArgumentParser(prog='scripts/demo', add_help=False)
+    client.add_tlm_options(p)
+    p.add_argument('--stock-precopy', type=int, nargs='?', const=30,
+                   metavar='S')
+    p.add_argument('--memory', type=int, default=1024, metavar='MB')
+    p.add_argument('--rate', type=int, default=1000, metavar='MBIT')
+    p.add_argument('--accel', choices=('tcg', 'kvm'), default='tcg')
+    p.add_argument('--destination', metavar='FILE')
+    p.add_argument('--keep', action='store_true')
+    p.add_argument('--only-parse', action='store_true',
+                   help=argparse.SUPPRESS)
+    args = p.parse_args()
+    for name, low in (('memory', 512), ('rate', 10), ('channels', 2)):
+        if getattr(args, name) < low:
+            p.error(f'--{name} must be at least {low}')
+    return args
+
+
+def say(text=''):
+    print(text, flush=True)
+
+
+def step(text):
+    say(f'== {text}')
+
+
+def version(vm):
+    return vm.qmp('query-version')['package'] or '.'.join(
+        str(vm.qmp('query-version')['qemu'][k])
+        for k in ('major', 'minor', 'micro'))
+
+
+class Heartbeat:
+    """How long the guest is silent on its serial port, on the way over."""
+
+    def __init__(self, src, dst):
+        self.src, self.dst = src, dst
+        self.src_size = -1
+        self.last = self.first = None
+
+    def look(self, _info=None):
+        now = time.monotonic()
+        if self.first is None:
+            size = self.src.serial_size()
+            if size > self.src_size:
+                self.src_size, self.last = size, now
+            if self.dst.serial_size():
+                self.first = now
+
+    def gap_ms(self):
+        return (self.first - self.last) * 1000
+
+
+class Demo:
+    def __init__(self, args):
+        self.args = args
+        self.params = client.set_up_params(args)
+        self.dst_binary = args.destination or env.STOCK_QEMU
+
+    def run(self):
+        reason = env.missing_qemu(env.QEMU, self.dst_binary)
+        if reason:
+            raise VmError(reason)
+        if self.args.accel == 'kvm':
+            reason = env.missing_kvm(env.QEMU)
+            if reason:
+                raise VmError(reason)
+        self.choose_link()
+        self.start_source()
+        if self.args.stock_precopy and self.precopy():
+            return False
+        well = self.migrate() and self.look_at_destination()
+        if self.args.keep:
+            self.keep()
+        return well
+
+    def choose_link(self):
+        self.link = Loopback()
+        speed = f'{self.args.rate} Mbit/s'
+        why = ShapedLink.missing()
+        if why:
+            say(f'{why}: max-bandwidth takes its place')
+            self.params['max-bandwidth'] = self.args.rate * 1000000 // 8
+            step(f'Cap the migration at {speed} (the switchover is not)')
+        else:
+            step(f'Make a link of {speed} between two network namespaces')
+            self.link = ShapedLink(rate=self.args.rate)
+            # The link is the only limit; QEMU's default is 128 MiB/s
+            self.params.setdefault('max-bandwidth', 0)
+
+    def start_vm(self, name, binary, extra, netns):
+        return Vm(name, binary, [*self.guest.args(self.args.accel), *extra],
+                  netns).start()
+
+    def start_source(self):
+        a = self.args
+        ws = a.memory * 3 // 4
+        self.guest = guests.LinuxGuest(
+            mem_mb=a.memory, machine='pc-i440fx-10.0', ws=ws, beat=BEAT_MS)
+        # On a busy host Linux may not see its timer tick when it looks
+        self.guest.append += ' no_timer_check'
+        step(f'Boot a Linux guest with {a.memory} MB of RAM under {a.accel}')
+        self.src = self.start_vm('src', env.QEMU, [], self.link.src_netns)
+        self.guest.wait_filled(self.src)
+        self.guest.wait_alive(self.src)
+        say(f'It rewrites {ws} MB of it, at '
+            f'{rate(self.write_rate(self.src))}; the link carries '
+            f'{rate(a.rate * 1e6 / 8)}.')
+
+    def write_rate(self, vm, seconds=2.0):
+        """Bytes per second in pages that the guest writes to, as it says."""
+        def sample():
+            lines = self.guest.LINE.findall(vm.serial())
+            return (int(lines[-1][1]), int(lines[-1][3])) if lines else None
+        wait_until(lambda: self.guest._ok(vm) and sample(), 60,
+                   f'{vm.name}: a heartbeat')
+        first = sample()
+        time.sleep(seconds)
+        wait_until(lambda: self.guest._ok(vm) and sample()[0] > first[0], 60,
+                   f'{vm.name}: another heartbeat')
+        last = sample()
+        return (last[1] - first[1]) * PAGE * 1000 / (last[0] - first[0])
+
+    def start_destination(self):
+        """Returns the VM and the URI to migrate to."""
+        dst = self.start_vm('dst', self.dst_binary, ['-incoming', 'defer'],
+                            self.link.dst_netns)
+        migration.set_capabilities(dst, multifd=True)
+        migration.set_parameters(
+            dst, multifd_channels=self.params['multifd-channels'])
+        host, port = migration.listen(dst, self.link.address)
+        return dst, f'tcp:{host}:{port}'
+
+    def precopy(self):
+        """True if it has completed: then there is nothing left to show."""
+        limit_s = self.args.stock_precopy
+        step(f"QEMU's own pre-copy first, for {limit_s} s at most")
+        dst, uri = self.start_destination()
+        params = {k: v for k, v in self.params.items()
+                  if not k.startswith('tlm-')}
+        m = client.Migration(self.src.qmp, {'multifd': True}, params)
+        last, began = {}, {}        # round: bytes to send in it
+
+        def remember(info):
+            if info.get('status') == 'active' and 'ram' in info:
+                last.update(info['ram'])
+                began.setdefault(last['dirty-sync-count'], last['remaining'])
+
+        end = time.monotonic() + limit_s
+        with m, client.Display() as display:
+            client.run(m, uri, display, lambda: time.monotonic() > end,
+                       remember)
+        dst.close()
+        if m.status == 'completed':
+            say(f"It has completed in {duration(m.info['total-time'])}: with "
+                'a slower link (--rate) it does not.')
+            return True
+        if m.status == 'failed':
+            raise VmError(client.failure(m.info))
+        count, left = list(began.items())[-1]
+        say(f"Cut off after {limit_s} s: {size(last['transferred'])} have "
+            f"been sent for {size(last['total'])} of RAM, and round {count} "
+            f'began with {size(left)} to send.')
+        return False
+
+    def migrate(self):
+        dst, uri = self.start_destination()
+        self.dst = dst
+        name = 'unpatched ' if self.dst_binary == env.STOCK_QEMU else ''
+        step(f'Migrate it by TLM to {name}QEMU {version(dst)}')
+        m = client.Migration(self.src.qmp, {'multifd': True, 'tlm': True},
+                             self.params)
+        beat = Heartbeat(self.src, dst)
+        with m, client.Display(
+                limits=self.args.converge == 'auto') as display:
+            client.run(m, uri, display, lambda: False, beat.look)
+        if m.status != 'completed':
+            say(client.failure(m.info))
+            for vm in (self.src, dst):
+                if vm.messages():
+                    say(f'{vm.name}: {vm.messages().strip()}')
+            return False
+        say('\n'.join(client.report(m.info)))
+        wait_until(lambda: beat.look() or beat.first is not None, 60,
+                   'the destination says something')
+        say(f'  guest     silent for {duration(beat.gap_ms())}, as seen on '
+            'its serial port')
+        return True
+
+    def look_at_destination(self):
+        step('Look at the guest at the destination')
+        beats = self.guest.beats(self.dst)
+        self.guest.wait_scans(self.dst)
+        speed = self.write_rate(self.dst)
+        self.guest.wait_alive(self.dst)
+        say(f'It runs on: {self.guest.beats(self.dst) - beats} heartbeats, '
+            f'rewrites memory at {rate(speed)},')
+        say('and has checked every page of it against what it has written: '
+            'no mismatch.')
+        return True
+
+    def keep(self):
+        step('Both QEMUs stay until Ctrl-C')
+        for vm in (self.src, self.dst):
+            say(f'{vm.name}: QMP {vm.qmp_path}, serial port {vm.serial_path}')
+        while True:
+            time.sleep(3600)
+
+
+def version(vm):
+    found = vm.qmp('query-version')['qemu']
+    return f"{found['major']}.{found['minor']}.{found['micro']}"
+
+
+def main():
+    args = parse()
+    if args.only_parse:
+        return 0
+    try:
+        return 0 if Demo(args).run() else 1
+    except (VmError, RuntimeError, client.MigrateError) as e:
+        print(f'demo: error: {e}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        say('\nInterrupted; both QEMUs and the link are removed.')
+        return 130
+    finally:
+        env.close_all()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
