@@ -467,6 +467,7 @@ static bool watch(Measurement *m, Error **errp)
         bitmap_zero(m->blocks[i].seen, m->blocks[i].pages);
     }
     start_ns = begin_ns;
+    trace_tlm_estimate_watch(rounds, m->window_ns / SCALE_MS);
     for (unsigned i = 1; i <= rounds; i++) {
         sleep_until(begin_ns + sub_ns);
         if (!count_dirty(m, false, &now_ns, &count, errp)) {

@@ -243,8 +243,8 @@ class Observed(TlmCase):
         return src, dst
 
     def test_stages_progress_threads(self):
-        guest = RomGuest(ws_mb=64, pattern='hotcold')
-        src, dst = self.start(guest, max_bandwidth=SLOW)
+        guest = RomGuest(ws_mb=64, pattern='hotcold', rate=STEADY)
+        src, dst = self.start(guest, max_bandwidth=CRAWL)
         progress, names = [], set()
 
         def look(info):
@@ -264,9 +264,10 @@ class Observed(TlmCase):
 
     def test_guest_runs_in_the_live_stage(self):
         guest = RomGuest(ws_mb=64, pattern='hotcold', rate=STEADY)
-        src, dst = self.start(guest, max_bandwidth=CRAWL)
+        # not to be over before the guest has been looked at
+        src, dst = self.start(guest, max_bandwidth=MB)
         self.wait_stage(src, 'live')
-        migration.wait_ram_sent(src, 5)
+        migration.wait_ram_sent(src, 2)
         guest.wait_alive(src)
         self.assertEqual(migration.status(src), 'active')
         self.assertIn('tlm', src.hmp('info migrate'))
