@@ -267,6 +267,19 @@ class Samples(unittest.TestCase):
         self.assertLess(times[-1], r['total_ms'] / 1e3)
         self.assertAlmostEqual(speeds[-1], 80, delta=1)
 
+    def test_units_fit(self):
+        runs = [synthetic('idle', 'tlm', i) for i in range(3)]
+        cut = [synthetic('write-heavy', 'precopy', 0)]
+        for r, ms in zip(runs, (3, 9, 600)):
+            r['total_ms'] = ms
+        fit = series.TOTAL.fitting([runs])
+        self.assertEqual(fit.label, 'total time [ms]')
+        self.assertEqual([round(x) for x in fit.ended(runs)], [3, 9, 600])
+        self.assertIs(series.TOTAL.fitting([runs, cut]), series.TOTAL)
+        runs[2]['total_ms'] = 1000
+        self.assertIs(series.TOTAL.fitting([runs]), series.TOTAL)
+        self.assertIs(series.LIVE_SPEED.fitting([runs]), series.LIVE_SPEED)
+
     def test_lost_work_of_a_cut_run(self):
         r = synthetic('write-heavy', 'precopy', 0)
         self.assertAlmostEqual(series.lost_ms(r), 0.2 * r['total_ms'],
@@ -345,6 +358,18 @@ class Claims(unittest.TestCase):
         figures = [line[1] for line in claims.losses(groups)]
         self.assertNotIn('downtime', figures)
         self.assertNotIn('lost guest work', figures)
+
+    def test_ends(self):
+        endless = self.runs('precopy')
+        groups = self.groups(tlm=self.runs('tlm'), precopy=endless)
+        line, = claims.ends(groups)
+        self.assertEqual(line[3], 'yes')
+        self.assertIn('3 of 3', line[2])
+        self.assertIn('pre-copy (cut after 100 s)', line[2])
+        groups['write-heavy']['tlm'][0]['status'] = 'failed'
+        self.assertEqual(self.verdict(claims.ends, groups), ['no'])
+        endless[0]['status'] = 'completed'      # that pre-copy has ended
+        self.assertEqual(self.verdict(claims.ends, groups), [''])
 
     def test_unmeasured(self):
         for line in claims.answers({}, []):

@@ -117,13 +117,17 @@ def ends(groups):
     claim = 'ends on guests on which pre-copy does not'
     lines = []
     for workload, by_mode in groups.items():
-        endless = [m for m in ('precopy', 'xbzrle', 'multifd')
-                   if by_mode.get(m) and not values(by_mode[m], 'total_ms')]
+        endless = [by_mode[m][-1] for m in ('precopy', 'xbzrle', 'multifd')
+                   if by_mode.get(m) and all(r['status'] == 'not ended'
+                                             for r in by_mode[m])]
         ours = [r for m in ('tlm', 'tlm-auto') for r in by_mode.get(m, [])]
         if endless and ours:
             ended = sum(r['status'] == 'completed' for r in ours)
             lines.append((claim, workload, f'{ended} of {len(ours)} runs of '
-                          f"TLM; not: {', '.join(endless)}",
+                          'TLM; not: ' + ', '.join(
+                              f"{r['mode']} (cut after "
+                              f"{r['total_ms'] / 1e3:.0f} s)"
+                              for r in endless),
                           yes(ended == len(ours))))
     return lines or [(claim, '', NOT_MEASURED, '')]
 

@@ -72,7 +72,9 @@ class Document:
         return to_markdown(head, rows)
 
     def _md_plot(self, directory, path, caption):
-        return f'![{caption}]({os.path.relpath(path, directory)})'
+        name = os.path.splitext(os.path.basename(path))[0]
+        return (f'![{name}]({os.path.relpath(path, directory)})\n\n'
+                f'*{caption}*')
 
     # HTML
 

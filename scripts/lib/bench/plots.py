@@ -106,8 +106,10 @@ def slim(svg, name):
 def log_axes(*axes):
     for axis in axes:
         low, high = axis.get_view_interval()
+        steps = (1, 1.5, 2, 3, 4, 5, 7) if high < low * 8 else \
+            (1, 2, 5) if high < low * 500 else (1,)
         axis.set_major_locator(matplotlib.ticker.LogLocator(
-            subs=(1, 2, 5) if high < low * 500 else (1,), numticks=20))
+            subs=steps, numticks=20))
         axis.set_minor_locator(matplotlib.ticker.NullLocator())
         axis.set_major_formatter(
             matplotlib.ticker.FuncFormatter(lambda x, _: f'{x:g}'))
@@ -116,6 +118,8 @@ def log_axes(*axes):
 # Bars: a row for each mode, a panel for each figure
 
 def number(x):
+    if abs(x - round(x)) < 1e-9:        # as whole milliseconds are
+        return f'{x:.0f}'
     for limit, fmt in ((0.095, '{:.3f}'), (9.95, '{:.2f}'), (99.5, '{:.1f}')):
         if x < limit:
             return fmt.format(x)
@@ -128,13 +132,12 @@ def is_tlm(mode):
 
 def _bar(ax, y, mode, results, metric):
     """Returns (where the text beside it belongs, the text)."""
-    v = [metric.of(r) for r in results if r['status'] == 'completed']
-    v = [x for x in v if x is not None]
+    v = metric.ended(results)
     color = TLM if is_tlm(mode) else STOCK
     if v:
         ax.barh(y, median(v), 0.62, color=color, alpha=0.85)
         ax.plot(v, [y] * len(v), 'o', ms=3, mfc='white', mec='#222222',
-                mew=0.7)
+                mew=0.7, clip_on=False, zorder=3)
         return max(v), number(median(v))
     status = results[-1]['status']
     if status == 'not possible':
@@ -152,6 +155,7 @@ def bars(by_mode, metrics):
     fig = figure(0.3 * len(by_mode) + 0.95)
     axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics):
+        metric = metric.fitting(by_mode.values())
         texts = [(y, *_bar(ax, y, mode, results, metric))
                  for y, (mode, results) in enumerate(by_mode.items())]
         limit = max((x for _, x, _ in texts), default=0) or 1
@@ -159,7 +163,8 @@ def bars(by_mode, metrics):
         for y, x, text in texts:
             ax.text(x + limit * 0.04, y, text, va='center', fontsize=8)
         ax.set_xlabel(metric.label)
-        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+        ax.xaxis.set_major_locator(
+            matplotlib.ticker.MaxNLocator(4, prune='upper'))
         ax.grid(axis='x', color='#dddddd', lw=0.6)
         ax.tick_params(axis='y', length=0)
     names = [r[0]['mode'] for r in by_mode.values()]
@@ -197,15 +202,15 @@ def _timeline(column, result):
     for ax in (left, rate):
         ax.tick_params(axis='x', length=0)
     speed.set_xlabel('s from the start')
-    title = result['mode']
-    if result['status'] != 'completed':
-        title += f" ({result['status']})"
-    left.set_title(title)
+    took = result['total_ms'] / 1e3
+    left.set_title(f"{result['mode']}\n" + (
+        f'{number(took)} s' if result['status'] == 'completed' else
+        f"{result['status']} after {took:.0f} s"))
 
 
 def timelines(results):
     """At most COLUMNS results."""
-    fig = figure(5.3)
+    fig = figure(5.45)
     axes = fig.subplots(3, max(2, len(results)), sharey='row', sharex='col',
                         squeeze=False)
     for i, result in enumerate(results):
@@ -226,7 +231,7 @@ def timelines(results):
           for n, c in LINES.items() if n in seen),
         *(Patch(color=c, label=n) for n, c in SHADES.items() if n in seen)],
         loc='lower center', ncol=7, frameon=False, fontsize=8)
-    inset(fig, 0.75, 0.1, 0.3, 0.85, wspace=0.08, hspace=0.12)
+    inset(fig, 0.75, 0.15, 0.45, 0.85, wspace=0.1, hspace=0.12)
     return fig
 
 

@@ -20,6 +20,7 @@ BARS = (series.TOTAL, series.DOWNTIME, series.SENT, series.LOST)
 OVERCOMMIT_BARS = (series.TOTAL, series.DOWNTIME, series.SENT,
                    series.LIVE_SPEED)
 PREDICTED_MS, DOWNTIME_MS = 500, 20
+SHOWN_S = 0.8           # of less a timeline has next to no samples
 METHOD = (
     'A figure is the median of its runs, with the smallest and the largest in '
     'brackets; n is how many runs ended. Modes take turns: run 1 of each, then '
@@ -34,6 +35,11 @@ METHOD = (
     'without its vCPUs.',
     'The verdict: after the migration the guest compares all of its working '
     'set with what it has written, twice.')
+READING = (
+    'Bars are medians, dots single runs; hatched is what was cut before its '
+    'end.',
+    'Timelines: mtx, dtx and stop count RAM, zero pages in full; short dips '
+    'of a guest at full speed are its own checks of its memory.')
 LIMITS = (
     'vCPUs, migration threads, both ends of the link and the destination '
     'share the few host CPUs named above; on a real host the threads have '
@@ -175,24 +181,24 @@ class Report:
         d.table(table.HEAD, table.rows(by_mode, base))
         self.draw(f'{name}-bars',
                   lambda: self.plots.bars(by_mode, BARS),
-                  f'{name}: medians; dots are single runs, hatched is what '
-                  'was cut before its end')
+                  f'{name}: medians and single runs')
         self.timelines(name, by_mode)
 
     def timelines(self, name, by_mode):
         typical = [r for r in map(series.typical, by_mode.values()) if r]
-        if not self.plots or not typical:
+        if not self.plots or not typical or min(
+                map(series.end_s, typical)) < SHOWN_S:
             return
         for i, some in enumerate(self.plots.chunks(typical)):
             self.draw(f'{name}-timeline-{i + 1}',
                       lambda some=some: self.plots.timelines(some),
                       f'{name}: the run of each mode with the median total '
-                      'time. mtx, dtx and stop count RAM, zero pages in full;'
-                      ' short dips of a guest at full speed are its own checks'
-                      ' of its memory')
+                      'time, each on a time axis of its own')
 
     def workloads(self):
         self.document.heading('Workloads')
+        if self.plots:
+            self.document.points(READING)
         for name, by_mode in self.groups.items():
             self.workload(name, by_mode)
 

@@ -122,12 +122,36 @@ def live_throughput(result):
 
 @dataclass
 class Metric:
-    label: str
+    name: str
+    unit: str
     of: object              # of a completed result
     cut: bool = False       # says something, too, of one that was cut
+    small: str = ''         # the unit of a thousandth
+
+    @property
+    def label(self):
+        return f'{self.name} [{self.unit}]'
 
     def when_cut(self, result):
         return self.of(result) if self.cut else None
+
+    def ended(self, results):
+        """Of those that have."""
+        v = [self.of(r) for r in results if r['status'] == 'completed']
+        return [x for x in v if x is not None]
+
+    def fitting(self, modes):
+        """In the smaller unit if all of the modes' results are below 1."""
+        v = [x for results in modes for x in self.ended(results) + [
+            self.when_cut(r) or 0 for r in results
+            if r['status'] == 'not ended']]
+        if not self.small or max(v, default=1) >= 1:
+            return self
+
+        def thousandths(result):
+            x = self.of(result)
+            return None if x is None else x * 1e3
+        return Metric(self.name, self.small, thousandths, self.cut)
 
 
 def _scaled(key, factor):
@@ -139,11 +163,11 @@ def _lost_s(result):
     return None if v is None else v / 1e3
 
 
-TOTAL = Metric('total time [s]', _scaled('total_ms', 1e-3), True)
-DOWNTIME = Metric('downtime [s]', _scaled('downtime_ms', 1e-3))
-SENT = Metric('sent [GB]', _scaled('bytes', 1e-9), True)
-LOST = Metric('lost guest work [s]', _lost_s, True)
-LIVE_SPEED = Metric('guest speed while live [%]', live_throughput)
+TOTAL = Metric('total time', 's', _scaled('total_ms', 1e-3), True, 'ms')
+DOWNTIME = Metric('downtime', 's', _scaled('downtime_ms', 1e-3), small='ms')
+SENT = Metric('sent', 'GB', _scaled('bytes', 1e-9), True, 'MB')
+LOST = Metric('lost guest work', 's', _lost_s, True, 'ms')
+LIVE_SPEED = Metric('guest speed while live', '%', live_throughput)
 
 
 def typical(results):
