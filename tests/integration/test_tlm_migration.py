@@ -534,16 +534,18 @@ class Interrupted(TlmCase):
                 guest = RomGuest(ws_mb=128, pattern='hotcold', rate=STEADY)
                 src, dst, _ = self.begin(guest, max_bandwidth=SLOW,
                                          tlm_epoch=epoch,
-                                         tlm_time_bound=5000,
                                          tlm_bound_action='cancel')
                 migration.wait_ram_sent(src, 5)
                 os.kill(dst.pid, signal.SIGSTOP)
+                # not before: a slow machine might not keep it either
+                migration.set_parameters(src, tlm_time_bound=5000)
                 info = migration.wait_status(src, 'failed', timeout=60)
                 self.assertRegex(info['error-desc'],
                                  'time bound of 5000 ms (has passed, and '
                                  'nothing could be sent|cannot be kept)')
                 dst.close()
                 self.assert_runs_on(guest, src)
+                migration.set_parameters(src, tlm_time_bound=0)
                 self.migrate_again(guest, src)
 
     def _broken(self, which, channels=4):
