@@ -15,7 +15,7 @@ static bool sweep(TlmTake what, TlmBatch *batch, unsigned max)
 
         batch->rb = b->rb;
         batch->num = tlm_ledger_take(&b->ledger, what, &tlm.sweep.page,
-                                     batch->page, max);
+                                     b->ledger.pages, batch->page, max);
         if (batch->num) {
             return true;
         }

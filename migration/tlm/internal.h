@@ -94,6 +94,7 @@ typedef struct TlmState {
     unsigned page_bits;
     uint64_t total_pages;
     TlmCursor walk;             /* mtx's pass; only moves forward */
+    uint64_t walk_end;          /* pages passed when this epoch's walk ends */
     TlmCursor sweep;            /* dtx's, or stage 3's, in this epoch */
     bool dtx_on;
     bool send_hot;
@@ -169,7 +170,7 @@ TlmOcSchedule *tlm_placement_schedule(
     const MigrationTlmOvercommitStepList *list, Error **errp);
 bool tlm_placement_start(Error **errp);
 double tlm_placement_step(double progress);
-bool tlm_placement_pending(double progress);
+double tlm_placement_next(double progress);
 void tlm_placement_end(void);
 double tlm_placement_share(void);
 double tlm_placement_lost_ns(void);

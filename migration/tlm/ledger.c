@@ -165,13 +165,12 @@ static unsigned long wanted(const TlmLedgerBlock *b, TlmTake what,
 }
 
 unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,
-                         unsigned long *cursor, unsigned long *taken,
-                         unsigned max)
+                         unsigned long *cursor, unsigned long end,
+                         unsigned long *taken, unsigned max)
 {
-    unsigned long words = WORDS(b->pages);
     unsigned num = 0;
 
-    for (unsigned long w = *cursor / WORD_BITS; w < words; w++) {
+    for (unsigned long w = *cursor / WORD_BITS; w * WORD_BITS < end; w++) {
         unsigned long first = w * WORD_BITS;
         unsigned long bits;
 
@@ -184,6 +183,9 @@ unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,
         bits = wanted(b, what, w);
         if (*cursor > first) {
             bits &= ~0UL << (*cursor - first);
+        }
+        if (end - first < WORD_BITS) {
+            bits &= (1UL << (end - first)) - 1;
         }
         while (bits) {
             unsigned long bit = bits & -bits;
@@ -200,7 +202,7 @@ unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,
             bits &= ~bit;
         }
     }
-    *cursor = b->pages;
+    *cursor = MAX(*cursor, end);
     return num;
 }
 

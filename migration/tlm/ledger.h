@@ -100,15 +100,15 @@ bool tlm_ledger_chunk_dirty(const TlmLedgerBlock *b, unsigned long chunk);
 void tlm_ledger_arm_chunk(TlmLedgerBlock *b, unsigned long chunk);
 
 /*
- * Take up to @max pages of the kind @what at or after *@cursor, in
- * ascending order, into @taken.  Moves *@cursor behind the last page that
- * was looked at; to b->pages when there are no more.  TLM_TAKE_CLEAN stops
- * in front of a chunk that is not armed and leaves *@cursor there.
- * Returns the number of pages taken.
+ * Take up to @max pages of the kind @what at or after *@cursor and before
+ * @end (b->pages at most), in ascending order, into @taken.  Moves *@cursor
+ * behind the last page that was looked at; to @end when there are no more.
+ * TLM_TAKE_CLEAN stops in front of a chunk that is not armed and leaves
+ * *@cursor there.  Returns the number of pages taken.
  */
 unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,
-                         unsigned long *cursor, unsigned long *taken,
-                         unsigned max);
+                         unsigned long *cursor, unsigned long end,
+                         unsigned long *taken, unsigned max);
 
 /*
  * The guest does not use these pages, or never has: they are owed no more,

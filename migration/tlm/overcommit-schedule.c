@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include <math.h>
 #include "overcommit.h"
 
 struct TlmOcSchedule {
@@ -115,6 +116,16 @@ unsigned tlm_oc_schedule_cpus(const TlmOcSchedule *s, double progress)
         cpus = s->steps[i].cpus;
     }
     return cpus;
+}
+
+double tlm_oc_schedule_next(const TlmOcSchedule *s, double progress)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        if (s->steps[i].progress > progress) {
+            return s->steps[i].progress;
+        }
+    }
+    return HUGE_VAL;
 }
 
 char *tlm_oc_schedule_to_string(const TlmOcSchedule *s)

@@ -68,6 +68,9 @@ void tlm_oc_schedule_free(TlmOcSchedule *s);
 /* The host CPUs allowed at @progress percent; 0: no limit (yet) */
 unsigned tlm_oc_schedule_cpus(const TlmOcSchedule *s, double progress);
 
+/* Where the first step after @progress percent is; HUGE_VAL: there is none */
+double tlm_oc_schedule_next(const TlmOcSchedule *s, double progress);
+
 /* The schedule in the notation that tlm_oc_schedule_parse() reads */
 char *tlm_oc_schedule_to_string(const TlmOcSchedule *s);
 

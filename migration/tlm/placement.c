@@ -10,6 +10,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <math.h>
 #include "qemu/lockable.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
@@ -224,17 +225,11 @@ double tlm_placement_step(double progress)
     return placement.speed;
 }
 
-/* Will the schedule say something else later than at @progress percent? */
-bool tlm_placement_pending(double progress)
+/* Where the schedule's first step after @progress is; HUGE_VAL: none */
+double tlm_placement_next(double progress)
 {
-    for (; placement.schedule && progress < 100; progress++) {
-        if (tlm_oc_schedule_cpus(placement.schedule, progress) !=
-            placement.wanted) {
-            return true;
-        }
-    }
-    return placement.schedule &&
-           tlm_oc_schedule_cpus(placement.schedule, 100) != placement.wanted;
+    return placement.schedule ?
+           tlm_oc_schedule_next(placement.schedule, progress) : HUGE_VAL;
 }
 
 /* Everything back as it was.  Idempotent.  Called without the BQL. */

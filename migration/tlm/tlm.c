@@ -365,14 +365,27 @@ static double pass_progress(void)
 }
 
 /*
- * The over-commit schedule is looked up between epochs: as long as there
- * are steps to come, none may be passed by in a long epoch.
+ * The over-commit schedule is looked up between epochs.  No step may be
+ * passed by, however fast pages without data go: mtx halts where the next
+ * one is.  As long as there are any to come, epochs are short.
  */
+static uint64_t walk_end(void)
+{
+    uint64_t passed = stat64_get(&tlm.passed_pages);
+    double next = tlm_placement_next(pass_progress());
+
+    if (next >= 100) {
+        return tlm.total_pages;
+    }
+    return MIN(MAX(next / 100 * tlm.total_pages, passed) + 1,
+               tlm.total_pages);
+}
+
 static int64_t epoch_ns(const TlmPlanDecision *decision)
 {
     int64_t ns = decision->epoch_ms * SCALE_MS;
 
-    if (tlm_placement_pending(pass_progress())) {
+    if (tlm.walk_end < tlm.total_pages) {
         ns = MIN(ns, MAX(STEP_EPOCH_NS, 5 * tlm.sync_ns));
     }
     return ns;
@@ -390,6 +403,7 @@ static void epoch_begin(MigrationState *s, const TlmPlanDecision *decision)
     tlm.epoch_begin_paused_ns = tlm_throttle_paused_ns();
     tlm_throttle_set(MIN(decision->guest_speed,
                          tlm_placement_step(pass_progress())));
+    tlm.walk_end = walk_end();
 
     WITH_QEMU_LOCK_GUARD(&tlm.lock) {
         tlm_pacer_set_rate(&tlm.pacer, migrate_max_bandwidth(),

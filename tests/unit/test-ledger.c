@@ -188,19 +188,20 @@ static bool model_wants(const Page *page, TlmTake what)
     g_assert_not_reached();
 }
 
-static unsigned model_take(Model *m, TlmTake what, unsigned long *cursor,
-                           unsigned max)
+static unsigned model_take_until(Model *m, TlmTake what,
+                                 unsigned long *cursor, unsigned long end,
+                                 unsigned max)
 {
     g_autofree unsigned long *taken = g_new(unsigned long, max + 1);
     unsigned long p = *cursor;
     unsigned num = 0, got;
 
     taken[max] = ULONG_MAX;
-    got = tlm_ledger_take(&m->b, what, cursor, taken, max);
+    got = tlm_ledger_take(&m->b, what, cursor, end, taken, max);
     g_assert_cmpuint(got, <=, max);
     g_assert_cmpuint(taken[max], ==, ULONG_MAX);
 
-    for (; p < m->pages; p++) {
+    for (; p < end; p++) {
         if (what == TLM_TAKE_CLEAN && !model_armed(m, p)) {
             break;
         }
@@ -222,6 +223,12 @@ static unsigned model_take(Model *m, TlmTake what, unsigned long *cursor,
     /* Behind what was looked at, in front of what is left */
     g_assert_cmpuint(*cursor, ==, p);
     return num;
+}
+
+static unsigned model_take(Model *m, TlmTake what, unsigned long *cursor,
+                           unsigned max)
+{
+    return model_take_until(m, what, cursor, m->pages, max);
 }
 
 static unsigned long model_forget(Model *m, unsigned long start,
@@ -579,8 +586,8 @@ static void test_give_back(void)
         g_assert_false(test_bit(m.dirty, p));
     }
     cursor = 0;
-    g_assert_cmpuint(tlm_ledger_take(&m.b, TLM_TAKE_CLEAN, &cursor, taken,
-                                     50), ==, 0);
+    g_assert_cmpuint(tlm_ledger_take(&m.b, TLM_TAKE_CLEAN, &cursor,
+                                     m.pages, taken, 50), ==, 0);
     model_destroy(&m);
 }
 
@@ -681,13 +688,13 @@ static void test_nothing_lost(gconstpointer opaque)
 
                 if (last) {
                     got = tlm_ledger_take(&m.b, TLM_TAKE_ALL, &all_cursor,
-                                          taken, max);
+                                          pages, taken, max);
                 } else if (i) {
                     got = tlm_ledger_take(&m.b, TLM_TAKE_SETTLED,
-                                          &dirty_cursor, taken, max);
+                                          &dirty_cursor, pages, taken, max);
                 } else {
-                    got = tlm_ledger_take(&m.b, TLM_TAKE_CLEAN, &walk, taken,
-                                          max);
+                    got = tlm_ledger_take(&m.b, TLM_TAKE_CLEAN, &walk, pages,
+                                          taken, max);
                 }
                 for (unsigned j = 0; j < got; j++) {
                     g_assert_cmpuint(taken[j], <, pages);
@@ -736,7 +743,8 @@ static void test_random(gconstpointer opaque)
             model_forget(&m, start, 1 + random_below(&m, 70));
             break;
         case 3:
-            kinds[0] |= model_take(&m, TLM_TAKE_CLEAN, &m.walk, max);
+            kinds[0] |= model_take_until(&m, TLM_TAKE_CLEAN, &m.walk,
+                                         random_below(&m, m.pages) + 1, max);
             break;
         case 4:
             kinds[1] |= model_take(&m, TLM_TAKE_SETTLED, &sweep, max);

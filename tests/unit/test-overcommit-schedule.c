@@ -21,6 +21,12 @@ static void test_steps(void)
     g_assert_cmpuint(tlm_oc_schedule_cpus(s, 50), ==, 2);
     g_assert_cmpuint(tlm_oc_schedule_cpus(s, 100), ==, 8);
     g_assert_cmpuint(tlm_oc_schedule_cpus(s, NAN), ==, 0);
+
+    g_assert_cmpfloat(tlm_oc_schedule_next(s, 0), ==, 20);
+    g_assert_cmpfloat(tlm_oc_schedule_next(s, 19.99), ==, 20);
+    g_assert_cmpfloat(tlm_oc_schedule_next(s, 20), ==, 50);
+    g_assert_cmpfloat(tlm_oc_schedule_next(s, 89.99), ==, 90);
+    g_assert_cmpfloat(tlm_oc_schedule_next(s, 90), ==, HUGE_VAL);
 }
 
 static void test_steps_bad(void)
