@@ -157,6 +157,9 @@ int tlm_epoch_run(int64_t ns, bool linger);
  */
 unsigned long tlm_skip_unpopulated(TlmBlock *b, unsigned long start,
                                    unsigned long npages);
+/* drain.c */
+uint64_t tlm_queued_bytes(void);
+void tlm_drain(void);
 /* worker.c */
 void tlm_workers_start(void);
 void tlm_workers_stop(void);

@@ -690,7 +690,7 @@ static void take_in(TlmPlanner *p, const TlmPlanSample *s, Now *n)
     n->hot = MIN(s->hot_bytes, n->dirty);
     n->fresh = MIN(s->dirtied_bytes, s->total_bytes);
     n->window = s->hot_ns > 0 ? s->hot_ns / NS_PER_S : HOT_WINDOW;
-    n->device = s->device_bytes;
+    n->device = (double)s->device_bytes + s->queued_bytes;
     n->sent = s->sent_bytes;
     n->covered = s->sent_pages_bytes;
     n->zero = MIN(s->zero_bytes, s->sent_pages_bytes);

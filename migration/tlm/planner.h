@@ -60,6 +60,7 @@ typedef struct TlmPlanSample {
     uint64_t sent_pages_bytes;   /* guest RAM covered by them (zero pages) */
     uint64_t zero_bytes;         /* part of it found zero; 0: not counted */
     uint64_t device_bytes;       /* pending outside RAM (VFIO, ...) */
+    uint64_t queued_bytes;       /* sent, but not yet acknowledged */
     double guest_speed;          /* vCPU speed in this epoch, 0..1 */
     bool mtx_done;               /* the pass is over */
     bool can_switchover;         /* the destination has acknowledged */

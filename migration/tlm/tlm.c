@@ -338,6 +338,7 @@ static void plan(MigrationState *s, TlmPlanDecision *decision)
         .zero_bytes = (stat64_get(&mig_stats.zero_pages) -
                        tlm.epoch_begin_zero_pages) << tlm.page_bits,
         .device_bytes = device_bytes(),
+        .queued_bytes = tlm_queued_bytes(),
         .guest_speed = guest_speed(now_ns - tlm.epoch_begin_ns),
         .mtx_done = tlm.walk.block == tlm.nr_blocks,
         .can_switchover = can_switchover(s),
@@ -557,6 +558,9 @@ int tlm_ram_complete(QEMUFile *f)
     }
     if (!ret) {
         ret = multifd_send_sync_main(MULTIFD_SYNC_LOCAL);
+    }
+    if (!ret) {
+        tlm_drain();
     }
     bql_lock();
     if (ret < 0) {

@@ -19,13 +19,13 @@
 #include "internal.h"
 
 #define TICK_MS 200
-/* Not a byte was sent for as long: the network is gone */
+/* Not a byte got through for as long: the network is gone */
 #define STALLED_MS 2000
 
 /* All under the BQL */
 static struct {
     QEMUTimer *timer;           /* of the main loop; NULL: not on duty */
-    uint64_t sent;              /* bytes */
+    uint64_t sent;              /* bytes, less what the kernel has queued */
     int64_t since_ms;           /* when that was reached */
 } watchdog;
 
@@ -51,7 +51,7 @@ static void tick(void *opaque)
 {
     MigrationState *s = migrate_get_current();
     int64_t now_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-    uint64_t sent = migration_transferred_bytes();
+    uint64_t sent = migration_transferred_bytes() - tlm_queued_bytes();
     uint64_t bound_ms = s->parameters.tlm_time_bound;
 
     if (sent != watchdog.sent) {

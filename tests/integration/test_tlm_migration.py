@@ -7,6 +7,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import os
+import re
 import signal
 import time
 import unittest
@@ -234,8 +235,8 @@ class Complete(TlmCase):
 class Observed(TlmCase):
     """What can be seen while a migration runs."""
 
-    def start(self, guest, channels=2, **params):
-        src = self.start_source(guest)
+    def start(self, guest, channels=2, extra=(), **params):
+        src = self.start_source(guest, extra=extra)
         dst = self.start_destination(guest)
         migration.set_capabilities(src, events=True)
         address, _ = self.connect(src, dst, channels, **params)
@@ -274,6 +275,21 @@ class Observed(TlmCase):
         src.qmp('migrate-tlm-switchover')
         migration.wait_status(src, 'completed')
         self.finish(guest, src, dst)
+
+    def test_drained_before_the_device_state(self):
+        """The channels' queues in the kernel are empty, or stuck."""
+        guest = RomGuest(ws_mb=64)
+        src, dst = self.start(guest, extra=('-trace', 'tlm_drain',
+                                            '-trace', 'vmstate_save'))
+        migration.wait_status(src, 'completed')
+        self.finish(guest, src, dst)
+        with open(src.stderr_path) as f:
+            text = f.read()
+        drains = re.findall(r'tlm_drain .* (\d+) are left after (\d+) us', text)
+        self.assertEqual(len(drains), 1, text)
+        left, us = map(int, drains[0])
+        self.assertTrue(left == 0 or us >= 50000, drains)
+        self.assertLess(text.index('tlm_drain '), text.index('vmstate_save '))
 
     def test_switchover_at_once(self):
         """Stage 3 without an epoch before it has everything to send.  The

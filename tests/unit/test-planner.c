@@ -187,6 +187,39 @@ static void test_small_hot_set(void)
     rig_free(&r);
 }
 
+/* What the kernel has yet to send takes its part of the downtime */
+static void test_queue(void)
+{
+    uint64_t left[2], downtime[2];
+    Rig r;
+
+    for (int i = 0; i < 2; i++) {
+        rig_init(&r, 4 * GB, GB);
+        rig_hot(&r, 200 * MB);
+        r.s.queued_bytes = i * 100 * MB;
+        epoch(&r);
+        epoch(&r);
+        r.s.switchover_requested = true;
+        g_assert(epoch(&r) == TLM_PLAN_SWITCHOVER);
+        downtime[i] = r.d.predicted_downtime_ms;
+        rig_free(&r);
+
+        rig_init(&r, 4 * GB, GB);
+        rig_hot(&r, 200 * MB);
+        r.params.converge = TLM_PLAN_CONVERGE_AUTO;
+        r.s.queued_bytes = i * 100 * MB;
+        run(&r, 1000);
+        g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+        g_assert_cmpuint(r.d.predicted_downtime_ms, <=, 300);
+        left[i] = r.s.unsent_bytes + r.s.dirty_bytes;
+        rig_free(&r);
+    }
+    g_assert_cmpuint(downtime[1] - downtime[0], >=, 99);
+    g_assert_cmpuint(downtime[1] - downtime[0], <=, 101);
+    g_assert_cmpuint(left[0], >=, 200 * MB);
+    g_assert_cmpuint(left[1], <, 200 * MB);
+}
+
 /* A hot set that does not: throttled once, hard, until it fits */
 static void test_throttle(void)
 {
@@ -892,6 +925,7 @@ static void test_nonsense(void)
                 .sent_pages_bytes = PICK(numbers),
                 .zero_bytes = PICK(numbers),
                 .device_bytes = PICK(numbers),
+                .queued_bytes = PICK(numbers),
                 .guest_speed = PICK(speeds),
                 .mtx_done = g_rand_boolean(rnd),
                 .can_switchover = g_rand_boolean(rnd),
@@ -1017,6 +1051,7 @@ int main(int argc, char **argv)
 #define ADD(name, func) g_test_add_func("/tlm/planner/" name, func)
     ADD("none", test_none);
     ADD("small-hot-set", test_small_hot_set);
+    ADD("queue", test_queue);
     ADD("throttle", test_throttle);
     ADD("pause", test_pause);
     ADD("no-progress", test_no_progress);
