@@ -18,6 +18,7 @@
 #endif
 #include "qemu/lockable.h"
 #include "qemu/timer.h"
+#include "qemu/units.h"
 #include "io/channel-socket.h"
 #include "io/channel-tls.h"
 #include "migration/migration.h"
@@ -27,6 +28,11 @@
 
 /* No acknowledgement for as long: the queue is not what holds it up */
 #define STALLED_NS (50 * SCALE_MS)
+/*
+ * A channel's last segment, 64 KiB at most: TCP may acknowledge it as late
+ * as 40 ms after its arrival
+ */
+#define TAIL_BYTES (64 * KiB)
 
 /* Bytes that the peer's kernel has not acknowledged; 0 if not known */
 static uint64_t channel_queued(QIOChannel *ioc)
@@ -57,18 +63,20 @@ uint64_t tlm_queued_bytes(void)
 }
 
 /*
- * Waits until nothing is queued, or that does not change any more.  After
- * multifd_send_sync_main(), without the BQL.
+ * Waits until hardly anything is queued, or that does not change any more.
+ * After multifd_send_sync_main(), without the BQL.
  */
 void tlm_drain(void)
 {
     int64_t start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     int64_t now_ns = start_ns, moved_ns = start_ns;
     uint64_t first = tlm_queued_bytes(), left = first;
+    uint64_t tail = migrate_multifd_channels() * TAIL_BYTES;
 
     QEMU_LOCK_GUARD(&tlm.lock);
 
-    while (left && !tlm.cancelled && now_ns < moved_ns + STALLED_NS) {
+    while (left > tail && !tlm.cancelled &&
+           now_ns < moved_ns + STALLED_NS) {
         uint64_t before = left;
 
         /* The kernel does not tell; done is signalled by tlm_cancel() */

@@ -277,7 +277,8 @@ class Observed(TlmCase):
         self.finish(guest, src, dst)
 
     def test_drained_before_the_device_state(self):
-        """The channels' queues in the kernel are empty, or stuck."""
+        """The channels' queues in the kernel are down to their last segment,
+        or stuck."""
         guest = RomGuest(ws_mb=64)
         src, dst = self.start(guest, extra=('-trace', 'tlm_drain',
                                             '-trace', 'vmstate_save'))
@@ -288,7 +289,7 @@ class Observed(TlmCase):
         drains = re.findall(r'tlm_drain .* (\d+) are left after (\d+) us', text)
         self.assertEqual(len(drains), 1, text)
         left, us = map(int, drains[0])
-        self.assertTrue(left == 0 or us >= 50000, drains)
+        self.assertTrue(left <= 2 * 65536 or us >= 50000, drains)
         self.assertLess(text.index('tlm_drain '), text.index('vmstate_save '))
 
     def test_switchover_at_once(self):
