@@ -1,0 +1,244 @@
+/*
+ * IS: rank integer keys, ten times (RNR-94-007, section 2.6)
+ *
+ * A bucket sort: the keys of each iteration are counted and copied by their
+ * upper bits, then each bucket is ranked by itself.  So every iteration
+ * rewrites a copy of all keys, and the rank of every possible key.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common.h"
+
+#define ITERATIONS 10
+#define TESTS 5
+#define BUCKETS 512
+#define CHUNK 4096              /* keys between two reports of progress */
+
+/*
+ * Published with the benchmark: in each iteration, the key at @index has rank
+ * @rank + @sign * (iteration + @shift).
+ */
+typedef struct IsClass {
+    char name;
+    int log_keys, log_max;
+    struct {
+        int64_t index, rank;
+        int sign, shift;
+    } test[TESTS];
+} IsClass;
+
+static const IsClass classes[] = {
+    { 'S', 16, 11, {
+        { 48427, 0, 1, 0 }, { 17148, 18, 1, 0 }, { 23627, 346, 1, 0 },
+        { 62548, 64917, -1, 0 }, { 4431, 65463, -1, 0 } } },
+    { 'W', 20, 16, {
+        { 357773, 1249, 1, -2 }, { 934767, 11698, 1, -2 },
+        { 875723, 1039987, -1, 0 }, { 898999, 1043896, -1, 0 },
+        { 404505, 1048018, -1, 0 } } },
+    { 'A', 23, 19, {
+        { 2112377, 104, 1, -1 }, { 662041, 17523, 1, -1 },
+        { 5336171, 123928, 1, -1 }, { 3642833, 8288932, -1, -1 },
+        { 4250760, 8388264, -1, -1 } } },
+    { 'B', 25, 21, {
+        { 41869, 33422937, -1, 0 }, { 812306, 10244, 1, 0 },
+        { 5102857, 59149, 1, 0 }, { 18232239, 33135281, -1, 0 },
+        { 26860214, 99, 1, 0 } } },
+    { 'C', 27, 23, {
+        { 44172927, 61147, 1, 0 }, { 72999161, 882988, 1, 0 },
+        { 74326391, 266290, 1, 0 }, { 129606274, 133997595, -1, 0 },
+        { 21736814, 133525895, -1, 0 } } },
+};
+
+static const IsClass *class;
+static int64_t num_keys;
+static int max_key, bucket_shift, threads;
+static int32_t *keys;           /* as generated */
+static int32_t *bucketed;       /* the same, bucket after bucket */
+static int32_t *sorted;
+static int32_t *less;           /* for each key: how many keys are smaller */
+static int64_t (*place)[BUCKETS];       /* of each thread */
+static int64_t bucket_start[BUCKETS + 1];
+static int32_t original[2 * ITERATIONS + 1];    /* first keys, unmodified */
+
+static int64_t minimum(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Each key is the mean of four random numbers, scaled to max_key */
+static void setup(char name)
+{
+    int64_t chunk, i;
+
+    for (class = classes; class->name != name; class++) {
+        continue;
+    }
+    num_keys = INT64_C(1) << class->log_keys;
+    max_key = 1 << class->log_max;
+    bucket_shift = class->log_max - 9;
+    threads = omp_get_max_threads();
+    keys = npb_alloc(num_keys, sizeof(*keys));
+    bucketed = npb_alloc(num_keys, sizeof(*bucketed));
+    sorted = npb_alloc(num_keys, sizeof(*sorted));
+    less = npb_alloc(max_key, sizeof(*less));
+    place = npb_alloc(threads, sizeof(*place));
+
+    #pragma omp parallel for private(i)
+    for (chunk = 0; chunk < num_keys; chunk += CHUNK) {
+        uint64_t x = npb_random_skip(NPB_SEED, 4 * chunk);
+
+        for (i = chunk; i < chunk + CHUNK; i++) {
+            double sum = npb_random(&x);
+
+            sum += npb_random(&x);
+            sum += npb_random(&x);
+            sum += npb_random(&x);
+            keys[i] = sum * (max_key / 4);
+        }
+        npb_progress(CHUNK);
+    }
+    memcpy(original, keys, sizeof(original));
+}
+
+/* One thread's share of the keys: count them, or move them, by bucket */
+static void by_bucket(int64_t *my_place, bool move)
+{
+    int64_t first = num_keys * omp_get_thread_num() / threads;
+    int64_t last = num_keys * (omp_get_thread_num() + 1) / threads;
+    int64_t i, end;
+
+    for (i = first; i < last; ) {
+        int64_t begin = i;
+
+        end = minimum(i + CHUNK, last);
+        if (move) {
+            for (; i < end; i++) {
+                bucketed[my_place[keys[i] >> bucket_shift]++] = keys[i];
+            }
+        } else {
+            for (; i < end; i++) {
+                my_place[keys[i] >> bucket_shift]++;
+            }
+        }
+        npb_progress(end - begin);
+    }
+}
+
+/* From each thread's counts, where its keys of each bucket go */
+static void make_places(void)
+{
+    int64_t sum = 0, n;
+    int b, t;
+
+    for (b = 0; b < BUCKETS; b++) {
+        bucket_start[b] = sum;
+        for (t = 0; t < threads; t++) {
+            n = place[t][b];
+            place[t][b] = sum;
+            sum += n;
+        }
+    }
+    bucket_start[BUCKETS] = sum;
+}
+
+static void rank_bucket(int bucket)
+{
+    int32_t *from = less + ((int64_t)bucket << bucket_shift);
+    int32_t sum = bucket_start[bucket], n;
+    int64_t i;
+    int k;
+
+    memset(from, 0, sizeof(*from) << bucket_shift);
+    for (i = bucket_start[bucket]; i < bucket_start[bucket + 1]; i++) {
+        less[bucketed[i]]++;
+    }
+    for (k = 0; k < 1 << bucket_shift; k++) {
+        n = from[k];
+        from[k] = sum;
+        sum += n;
+    }
+    npb_progress(bucket_start[bucket + 1] - bucket_start[bucket]);
+}
+
+static void rank_keys(int iteration)
+{
+    int32_t probe[TESTS];
+    int b, i;
+
+    keys[iteration] = iteration;
+    keys[iteration + ITERATIONS] = max_key - iteration;
+    for (i = 0; i < TESTS; i++) {
+        probe[i] = keys[class->test[i].index];
+    }
+    memset(place, 0, threads * sizeof(*place));
+
+    #pragma omp parallel num_threads(threads)
+    {
+        by_bucket(place[omp_get_thread_num()], false);
+        #pragma omp barrier
+        #pragma omp single
+        make_places();
+        by_bucket(place[omp_get_thread_num()], true);
+        #pragma omp barrier
+        #pragma omp for schedule(dynamic)
+        for (b = 0; b < BUCKETS; b++) {
+            rank_bucket(b);
+        }
+    }
+
+    for (i = 0; i < TESTS; i++) {
+        char what[40];
+
+        snprintf(what, sizeof(what), "rank of key %d in iteration %d", i,
+                 iteration);
+        npb_verify(what, less[probe[i]], class->test[i].rank +
+                   class->test[i].sign * (iteration + class->test[i].shift),
+                   0);
+    }
+}
+
+/* The ranks sort the keys, and none is lost */
+static void verify_order(void)
+{
+    int64_t i, disorder = 0, sum = 0;
+    int b;
+
+    #pragma omp parallel for schedule(dynamic) private(i)
+    for (b = 0; b < BUCKETS; b++) {
+        for (i = bucket_start[b]; i < bucket_start[b + 1]; i++) {
+            sorted[less[bucketed[i]]++] = bucketed[i];
+        }
+        npb_progress(bucket_start[b + 1] - bucket_start[b]);
+    }
+    #pragma omp parallel for reduction(+: disorder, sum)
+    for (i = 0; i < num_keys; i++) {
+        disorder += i && sorted[i - 1] > sorted[i];
+        sum += (int64_t)keys[i] - sorted[i];
+    }
+    npb_verify("keys out of order", disorder, 0, 0);
+    npb_verify("sum of keys less that of sorted ones", sum, 0, 0);
+}
+
+static void run(void)
+{
+    int i;
+
+    memcpy(keys, original, sizeof(original));
+    for (i = 1; i <= ITERATIONS; i++) {
+        rank_keys(i);
+        npb_iteration(i, ITERATIONS, keys, num_keys * sizeof(*keys));
+    }
+    verify_order();
+}
+
+static const NpbKernel kernel = { "IS", "SWABC", setup, run };
+
+int main(int argc, char **argv)
+{
+    return npb_main(argc, argv, &kernel);
+}
