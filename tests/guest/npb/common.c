@@ -91,6 +91,21 @@ void *npb_alloc(size_t num, size_t size)
     return p;
 }
 
+void *npb_scratch(size_t num, size_t size)
+{
+    void *p = calloc(num, size);
+
+    if (!p) {
+        fail("no memory");
+    }
+    return p;
+}
+
+void npb_scratch_free(void *p)
+{
+    free(p);
+}
+
 void npb_progress(uint64_t units)
 {
     tlm_counter_add(&counter->work, units);

@@ -32,6 +32,10 @@ int npb_main(int argc, char **argv, const NpbKernel *kernel);
 /* Zeroed memory that stays until the end; ends the program without it */
 void *npb_alloc(size_t num, size_t size);
 
+/* The same for what is not needed to the end; any thread */
+void *npb_scratch(size_t num, size_t size);
+void npb_scratch_free(void *p);
+
 /* Count units of work done by this thread; any thread, any time */
 void npb_progress(uint64_t units);
 
