@@ -39,7 +39,7 @@ key=$(cat "$here"/*.[ch] "$here/../linux/counter.h" "$0" | sha256sum)
 if [ "$(cat "$dir/key" 2>/dev/null)" != "$key" ]; then
     need_tool gcc gcc
     rm -f "$dir/key"
-    for name in is mg cg; do
+    for name in is mg cg ft; do
         build "$name"
     done
     echo "$key" >"$dir/key"
