@@ -42,6 +42,9 @@ if [ "$(cat "$dir/key" 2>/dev/null)" != "$key" ]; then
     for name in is mg cg ft; do
         build "$name"
     done
+    for name in sp bt; do
+        build "$name" cfd.c
+    done
     echo "$key" >"$dir/key"
 fi
 echo "$dir"

@@ -216,6 +216,14 @@ int npb_main(int argc, char **argv, const NpbKernel *k)
     int c;
 
     kernel = k;
+    /*
+     * Threads that wait must not spin: guests have more of them than the host
+     * has CPUs.  libgomp has read its environment already, so start again.
+     */
+    if (!getenv("OMP_WAIT_POLICY")) {
+        setenv("OMP_WAIT_POLICY", "passive", 1);
+        execv("/proc/self/exe", argv);
+    }
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
         case 'r':
