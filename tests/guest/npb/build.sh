@@ -39,7 +39,8 @@ key=$(cat "$here"/*.[ch] "$here/../linux/counter.h" "$0" | sha256sum)
 if [ "$(cat "$dir/key" 2>/dev/null)" != "$key" ]; then
     need_tool gcc gcc
     rm -f "$dir/key"
-    for name in is mg cg ft; do
+    build is is-keys.c
+    for name in mg cg ft; do
         build "$name"
     done
     for name in sp bt; do

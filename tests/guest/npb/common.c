@@ -42,7 +42,7 @@ static volatile TlmCounter *counter = &own_counter;
 static const NpbKernel *kernel;
 static char class;
 static long beat_ms;
-static bool corrupt;
+static bool corrupt, quiet;
 static size_t allocated;
 static _Atomic uint64_t iterations;
 static int run_iterations, checks;
@@ -73,10 +73,15 @@ static void say(const char *fmt, ...)
     }
 }
 
-static _Noreturn void fail(const char *what)
+_Noreturn void npb_fail(const char *what)
 {
     say("TLM-GUEST-FAILED npb: %s\n", what);
     exit(2);
+}
+
+void npb_quiet(void)
+{
+    quiet = true;
 }
 
 void *npb_alloc(size_t num, size_t size)
@@ -85,7 +90,7 @@ void *npb_alloc(size_t num, size_t size)
                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (p == MAP_FAILED) {
-        fail("no memory");
+        npb_fail("no memory");
     }
     allocated += num * size;
     return p;
@@ -96,7 +101,7 @@ void *npb_scratch(size_t num, size_t size)
     void *p = calloc(num, size);
 
     if (!p) {
-        fail("no memory");
+        npb_fail("no memory");
     }
     return p;
 }
@@ -158,26 +163,36 @@ void npb_verify(const char *what, double got, double want, double epsilon)
     }
 }
 
+static bool any(bool mine)
+{
+    return kernel->any ? kernel->any(mine) : mine;
+}
+
 static bool repetition(uint64_t number)
 {
     uint64_t units = counter->work;
     int64_t start = now_ns();
-    bool ok;
+    bool ok, all_ok;
 
     run_iterations = checks = 0;
     mismatch[0] = 0;
     kernel->run();
     ok = checks && !mismatch[0];
-    say("%s %c %s run=%" PRIu64 " iterations=%d seconds=%.3f units=%" PRIu64
-        "\n", kernel->name, class, ok ? "VERIFIED" : "FAILED", number,
-        run_iterations, (now_ns() - start) / 1e9, counter->work - units);
-    if (ok) {
+    all_ok = !any(!ok);
+    if (!quiet) {
+        say("%s %c %s run=%" PRIu64 " iterations=%d seconds=%.3f units=%"
+            PRIu64 "\n", kernel->name, class, all_ok ? "VERIFIED" : "FAILED",
+            number, run_iterations, (now_ns() - start) / 1e9,
+            counter->work - units);
+    }
+    if (all_ok) {
         tlm_counter_add(&counter->runs, 1);
-    } else {
+    }
+    if (!ok) {
         say("TLM-GUEST-CORRUPT %s %c run=%" PRIu64 ": %s\n", kernel->name,
             class, number, checks ? mismatch : "nothing was verified");
     }
-    return ok;
+    return all_ok;
 }
 
 static _Noreturn void usage(void)
@@ -213,6 +228,7 @@ int npb_main(int argc, char **argv, const NpbKernel *k)
     uint64_t repeat = 1, seconds = 0, threads = 0, run;
     int64_t start = now_ns();
     pthread_t thread;
+    bool ok;
     int c;
 
     kernel = k;
@@ -262,22 +278,26 @@ int npb_main(int argc, char **argv, const NpbKernel *k)
         counter = tlm_counter_open();
         if (!counter) {
             counter = &own_counter;
-            fail("cannot map TLM_COUNTER");
+            npb_fail("cannot map TLM_COUNTER");
         }
     }
     if (beat_ms && pthread_create(&thread, NULL, heartbeat, NULL)) {
-        fail("cannot start a thread");
+        npb_fail("cannot start a thread");
     }
     kernel->setup(class);
-    say("TLM-GUEST-START npb=%s class=%c threads=%" PRIu64 " mib=%zu\n",
-        kernel->name, class, threads, allocated >> 20);
-    for (run = 1; ; run++) {
-        if (!repetition(run)) {
-            return 1;
-        }
-        if (counter->stop || run == repeat ||
-            (seconds && now_ns() - start >= (int64_t)seconds * 1000000000)) {
-            return 0;
-        }
+    if (!quiet) {
+        say("TLM-GUEST-START npb=%s class=%c threads=%" PRIu64 " mib=%zu\n",
+            kernel->name, class, threads, allocated >> 20);
     }
+    run = 0;
+    do {
+        run++;
+        ok = repetition(run);
+    } while (ok && !any(counter->stop || run == repeat ||
+                        (seconds &&
+                         now_ns() - start >= (int64_t)seconds * 1000000000)));
+    if (kernel->end) {
+        kernel->end();
+    }
+    return ok ? 0 : 1;
 }

@@ -25,9 +25,18 @@ typedef struct NpbKernel {
     void (*setup)(char class);
     /* One repetition, calling the functions below */
     void (*run)(void);
+    /* Of several processes: is this true of any of them?  NULL: alone */
+    bool (*any)(bool mine);
+    void (*end)(void);
 } NpbKernel;
 
 int npb_main(int argc, char **argv, const NpbKernel *kernel);
+
+/* From now on, only complain: another process speaks for all */
+void npb_quiet(void);
+
+/* End the program, which cannot do what it was asked to */
+_Noreturn void npb_fail(const char *what);
 
 /* Zeroed memory that stays until the end; ends the program without it */
 void *npb_alloc(size_t num, size_t size);

@@ -9,50 +9,9 @@
  */
 
 #include <omp.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "common.h"
-
-#define ITERATIONS 10
-#define TESTS 5
-#define BUCKETS 512
-#define CHUNK 4096              /* keys between two reports of progress */
-
-/*
- * Published with the benchmark: in each iteration, the key at @index has rank
- * @rank + @sign * (iteration + @shift).
- */
-typedef struct IsClass {
-    char name;
-    int log_keys, log_max;
-    struct {
-        int64_t index, rank;
-        int sign, shift;
-    } test[TESTS];
-} IsClass;
-
-static const IsClass classes[] = {
-    { 'S', 16, 11, {
-        { 48427, 0, 1, 0 }, { 17148, 18, 1, 0 }, { 23627, 346, 1, 0 },
-        { 62548, 64917, -1, 0 }, { 4431, 65463, -1, 0 } } },
-    { 'W', 20, 16, {
-        { 357773, 1249, 1, -2 }, { 934767, 11698, 1, -2 },
-        { 875723, 1039987, -1, 0 }, { 898999, 1043896, -1, 0 },
-        { 404505, 1048018, -1, 0 } } },
-    { 'A', 23, 19, {
-        { 2112377, 104, 1, -1 }, { 662041, 17523, 1, -1 },
-        { 5336171, 123928, 1, -1 }, { 3642833, 8288932, -1, -1 },
-        { 4250760, 8388264, -1, -1 } } },
-    { 'B', 25, 21, {
-        { 41869, 33422937, -1, 0 }, { 812306, 10244, 1, 0 },
-        { 5102857, 59149, 1, 0 }, { 18232239, 33135281, -1, 0 },
-        { 26860214, 99, 1, 0 } } },
-    { 'C', 27, 23, {
-        { 44172927, 61147, 1, 0 }, { 72999161, 882988, 1, 0 },
-        { 74326391, 266290, 1, 0 }, { 129606274, 133997595, -1, 0 },
-        { 21736814, 133525895, -1, 0 } } },
-};
+#include "is-keys.h"
 
 static const IsClass *class;
 static int64_t num_keys;
@@ -61,26 +20,21 @@ static int32_t *keys;           /* as generated */
 static int32_t *bucketed;       /* the same, bucket after bucket */
 static int32_t *sorted;
 static int32_t *less;           /* for each key: how many keys are smaller */
-static int64_t (*place)[BUCKETS];       /* of each thread */
-static int64_t bucket_start[BUCKETS + 1];
-static int32_t original[2 * ITERATIONS + 1];    /* first keys, unmodified */
+static int64_t (*place)[IS_BUCKETS];     /* of each thread */
+static int64_t bucket_start[IS_BUCKETS + 1];
+static int32_t original[2 * IS_ITERATIONS + 1];    /* first keys, unmodified */
 
 static int64_t minimum(int64_t a, int64_t b)
 {
     return a < b ? a : b;
 }
 
-/* Each key is the mean of four random numbers, scaled to max_key */
 static void setup(char name)
 {
-    int64_t chunk, i;
-
-    for (class = classes; class->name != name; class++) {
-        continue;
-    }
+    class = is_class(name);
     num_keys = INT64_C(1) << class->log_keys;
     max_key = 1 << class->log_max;
-    bucket_shift = class->log_max - 9;
+    bucket_shift = class->log_max - IS_LOG_BUCKETS;
     threads = omp_get_max_threads();
     keys = npb_alloc(num_keys, sizeof(*keys));
     bucketed = npb_alloc(num_keys, sizeof(*bucketed));
@@ -88,20 +42,7 @@ static void setup(char name)
     less = npb_alloc(max_key, sizeof(*less));
     place = npb_alloc(threads, sizeof(*place));
 
-    #pragma omp parallel for private(i)
-    for (chunk = 0; chunk < num_keys; chunk += CHUNK) {
-        uint64_t x = npb_random_skip(NPB_SEED, 4 * chunk);
-
-        for (i = chunk; i < chunk + CHUNK; i++) {
-            double sum = npb_random(&x);
-
-            sum += npb_random(&x);
-            sum += npb_random(&x);
-            sum += npb_random(&x);
-            keys[i] = sum * (max_key / 4);
-        }
-        npb_progress(CHUNK);
-    }
+    is_make_keys(class, keys, 0, num_keys);
     memcpy(original, keys, sizeof(original));
 }
 
@@ -115,7 +56,7 @@ static void by_bucket(int64_t *my_place, bool move)
     for (i = first; i < last; ) {
         int64_t begin = i;
 
-        end = minimum(i + CHUNK, last);
+        end = minimum(i + IS_CHUNK, last);
         if (move) {
             for (; i < end; i++) {
                 bucketed[my_place[keys[i] >> bucket_shift]++] = keys[i];
@@ -135,7 +76,7 @@ static void make_places(void)
     int64_t sum = 0, n;
     int b, t;
 
-    for (b = 0; b < BUCKETS; b++) {
+    for (b = 0; b < IS_BUCKETS; b++) {
         bucket_start[b] = sum;
         for (t = 0; t < threads; t++) {
             n = place[t][b];
@@ -143,7 +84,7 @@ static void make_places(void)
             sum += n;
         }
     }
-    bucket_start[BUCKETS] = sum;
+    bucket_start[IS_BUCKETS] = sum;
 }
 
 static void rank_bucket(int bucket)
@@ -167,12 +108,12 @@ static void rank_bucket(int bucket)
 
 static void rank_keys(int iteration)
 {
-    int32_t probe[TESTS];
+    int32_t probe[IS_TESTS];
     int b, i;
 
     keys[iteration] = iteration;
-    keys[iteration + ITERATIONS] = max_key - iteration;
-    for (i = 0; i < TESTS; i++) {
+    keys[iteration + IS_ITERATIONS] = max_key - iteration;
+    for (i = 0; i < IS_TESTS; i++) {
         probe[i] = keys[class->test[i].index];
     }
     memset(place, 0, threads * sizeof(*place));
@@ -186,19 +127,13 @@ static void rank_keys(int iteration)
         by_bucket(place[omp_get_thread_num()], true);
         #pragma omp barrier
         #pragma omp for schedule(dynamic)
-        for (b = 0; b < BUCKETS; b++) {
+        for (b = 0; b < IS_BUCKETS; b++) {
             rank_bucket(b);
         }
     }
 
-    for (i = 0; i < TESTS; i++) {
-        char what[40];
-
-        snprintf(what, sizeof(what), "rank of key %d in iteration %d", i,
-                 iteration);
-        npb_verify(what, less[probe[i]], class->test[i].rank +
-                   class->test[i].sign * (iteration + class->test[i].shift),
-                   0);
+    for (i = 0; i < IS_TESTS; i++) {
+        is_verify_rank(class, i, iteration, less[probe[i]]);
     }
 }
 
@@ -209,7 +144,7 @@ static void verify_order(void)
     int b;
 
     #pragma omp parallel for schedule(dynamic) private(i)
-    for (b = 0; b < BUCKETS; b++) {
+    for (b = 0; b < IS_BUCKETS; b++) {
         for (i = bucket_start[b]; i < bucket_start[b + 1]; i++) {
             sorted[less[bucketed[i]]++] = bucketed[i];
         }
@@ -229,9 +164,9 @@ static void run(void)
     int i;
 
     memcpy(keys, original, sizeof(original));
-    for (i = 1; i <= ITERATIONS; i++) {
+    for (i = 1; i <= IS_ITERATIONS; i++) {
         rank_keys(i);
-        npb_iteration(i, ITERATIONS, keys, num_keys * sizeof(*keys));
+        npb_iteration(i, IS_ITERATIONS, keys, num_keys * sizeof(*keys));
     }
     verify_order();
 }
