@@ -59,7 +59,7 @@ void is_make_keys(const IsClass *class, int32_t *keys, int64_t first,
             sum += npb_random(&x);
             keys[i] = sum * quarter;
         }
-        npb_progress(IS_CHUNK);
+        npb_progress(IS_MAKE * IS_CHUNK);
     }
 }
 

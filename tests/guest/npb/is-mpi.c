@@ -82,7 +82,7 @@ static void by_bucket(int64_t *place)
     for (i = 0; i < num_keys; i++) {
         bucketed[place[keys[i] >> bucket_shift]++] = keys[i];
         if (i % IS_CHUNK == IS_CHUNK - 1) {
-            npb_progress(IS_CHUNK);
+            npb_progress(IS_COPY * IS_CHUNK);
         }
     }
 }
@@ -121,7 +121,7 @@ static void exchange(const int32_t *out, int64_t num, int to, int32_t *in,
                      MPI_COMM_WORLD, MPI_STATUS_IGNORE);
         sent += out_len;
         got += in_len;
-        npb_progress(out_len + in_len);
+        npb_progress(IS_COPY * (out_len + in_len));
     }
 }
 
@@ -220,9 +220,15 @@ static void verify_order(void)
     for (i = 0; i < num_received; i++) {
         sorted[less[received[i]]++ - before] = received[i];
         sum -= received[i];
+        if (i % IS_CHUNK == 0) {
+            npb_progress(IS_SORT * IS_CHUNK);
+        }
     }
     for (i = 1; i < num_received; i++) {
         disorder += sorted[i - 1] > sorted[i];
+        if (i % IS_CHUNK == 0) {
+            npb_progress(IS_CHECK * IS_CHUNK);
+        }
     }
     if (num_received) {
         disorder += sorted[0] >> bucket_shift < first_bucket[me];
@@ -233,7 +239,6 @@ static void verify_order(void)
     for (i = 0; i < num_keys; i++) {
         sum += keys[i];
     }
-    npb_progress(2 * num_keys);
     MPI_Allreduce(&sum, &all, 1, MPI_INT64_T, MPI_SUM, MPI_COMM_WORLD);
     npb_verify("keys out of order", disorder, 0, 0);
     npb_verify("sum of keys less that of sorted ones", all, 0, 0);

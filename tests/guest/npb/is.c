@@ -66,7 +66,7 @@ static void by_bucket(int64_t *my_place, bool move)
                 my_place[keys[i] >> bucket_shift]++;
             }
         }
-        npb_progress(end - begin);
+        npb_progress((end - begin) * (move ? IS_COPY : 1));
     }
 }
 
@@ -140,7 +140,7 @@ static void rank_keys(int iteration)
 /* The ranks sort the keys, and none is lost */
 static void verify_order(void)
 {
-    int64_t i, disorder = 0, sum = 0;
+    int64_t chunk, i, disorder = 0, sum = 0;
     int b;
 
     #pragma omp parallel for schedule(dynamic) private(i)
@@ -148,12 +148,15 @@ static void verify_order(void)
         for (i = bucket_start[b]; i < bucket_start[b + 1]; i++) {
             sorted[less[bucketed[i]]++] = bucketed[i];
         }
-        npb_progress(bucket_start[b + 1] - bucket_start[b]);
+        npb_progress(IS_SORT * (bucket_start[b + 1] - bucket_start[b]));
     }
-    #pragma omp parallel for reduction(+: disorder, sum)
-    for (i = 0; i < num_keys; i++) {
-        disorder += i && sorted[i - 1] > sorted[i];
-        sum += (int64_t)keys[i] - sorted[i];
+    #pragma omp parallel for private(i) reduction(+: disorder, sum)
+    for (chunk = 0; chunk < num_keys; chunk += IS_CHUNK) {
+        for (i = chunk; i < chunk + IS_CHUNK; i++) {
+            disorder += i && sorted[i - 1] > sorted[i];
+            sum += (int64_t)keys[i] - sorted[i];
+        }
+        npb_progress(IS_CHECK * IS_CHUNK);
     }
     npb_verify("keys out of order", disorder, 0, 0);
     npb_verify("sum of keys less that of sorted ones", sum, 0, 0);
