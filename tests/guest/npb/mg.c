@@ -16,6 +16,14 @@
 #define CHARGES 10              /* points of v that are +1, and that are -1 */
 #define MAX_LEVEL 10
 
+/*
+ * Units of work of a point, so that all of them take about the same time
+ * (under TCG, some 9 ns); a coarse one for the restriction
+ */
+#define STENCIL_UNITS 10
+#define RESTRICT_UNITS 14
+#define INTERPOLATE_UNITS 3
+
 typedef struct MgClass {
     char name;
     int levels, iterations;
@@ -62,6 +70,7 @@ static void zero(Grid *g)
     #pragma omp parallel for
     for (i3 = 0; i3 < g->n + 2; i3++) {
         memset(row(g, i3, 0), 0, plane);
+        npb_progress((g->n + 2) * (g->n + 2));
     }
 }
 
@@ -124,7 +133,7 @@ static void residual(Grid *to, const Grid *from, const Grid *g)
                                  beside[i1 + 1]) -
                     1.0 / 12.0 * (across[i1 - 1] + across[i1 + 1]);
             }
-            npb_progress(n);
+            npb_progress(STENCIL_UNITS * n);
         }
     }
     wrap(to);
@@ -150,7 +159,7 @@ static void smoothen(Grid *to, const Grid *g)
                     smooth[2] * (across[i1] + beside[i1 - 1] +
                                  beside[i1 + 1]);
             }
-            npb_progress(n);
+            npb_progress(STENCIL_UNITS * n);
         }
     }
     wrap(to);
@@ -178,7 +187,7 @@ static void restrict_grid(Grid *coarse, const Grid *fine)
                     0.125 * (across[f] + beside[f - 1] + beside[f + 1]) +
                     0.0625 * (across[f - 1] + across[f + 1]);
             }
-            npb_progress(n);
+            npb_progress(RESTRICT_UNITS * n);
         }
     }
     wrap(coarse);
@@ -208,7 +217,7 @@ static void interpolate(Grid *fine, const Grid *coarse)
                 out[2 * i1 - 1] += 0.5 * (mean[i1 - 1] + mean[i1]);
                 out[2 * i1] += mean[i1];
             }
-            npb_progress(fine->n);
+            npb_progress(INTERPOLATE_UNITS * fine->n);
         }
     }
     wrap(fine);
@@ -279,7 +288,7 @@ static void make_charges(void)
                     keep(&my_high, value, row(&v, i3, i2) + i1);
                     keep(&my_low, -value, row(&v, i3, i2) + i1);
                 }
-                npb_progress(n);
+                npb_progress(STENCIL_UNITS * n);
             }
         }
         #pragma omp critical
@@ -329,6 +338,7 @@ static double norm(const Grid *g)
             for (i1 = 1; i1 <= n; i1++) {
                 sum += x[i1] * x[i1];
             }
+            npb_progress(INTERPOLATE_UNITS * n);
         }
     }
     return sqrt(sum / n / n / n);
