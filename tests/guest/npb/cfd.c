@@ -315,6 +315,7 @@ static void add_change(void)
                     cfd.u[p][m] += cfd.rhs[p][m];
                 }
             }
+            npb_progress(n - 2);
         }
     }
 }
