@@ -158,7 +158,7 @@ static void step(void)
     int d;
 
     for (d = 0; d < 3; d++) {
-        cfd_lines(d, solve_line, 8);
+        cfd_lines(d, solve_line, 13);
     }
 }
 
