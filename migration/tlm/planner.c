@@ -925,6 +925,7 @@ static bool keep_bound(TlmPlanner *p, const TlmPlanParams *params,
         far = slack < -noise - bound / (trusted ? 10 : 4);
         sure = trusted ? p->unreachable >= 2
                        : p->bw_samples && n->unsent <= 0 && far;
+        sure |= p->clock > bound;
         if (params->bound_action == TLM_PLAN_BOUND_CANCEL) {
             if (sure) {
                 d->bound_reachable = false;

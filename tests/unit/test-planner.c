@@ -388,6 +388,20 @@ static void test_bound_changes(void)
     g_assert_false(r.d.bound_reachable);
     g_assert_cmpint(r.d.slack_ms, <, 0);
     rig_free(&r);
+
+    /* the same where it must not be overrun, however little is known */
+    for (unsigned i = 1; i < 10; i++) {
+        rig_init(&r, 10 * GB, GB);
+        rig_hot(&r, 5 * GB);
+        r.params.bound_action = TLM_PLAN_BOUND_CANCEL;
+        run(&r, i);
+        g_assert(r.d.action == TLM_PLAN_CONTINUE);
+        r.params.time_bound_ms = 1;
+        epoch(&r);
+        g_assert(r.d.action == TLM_PLAN_CANCEL);
+        g_assert_false(r.d.bound_reachable);
+        rig_free(&r);
+    }
 }
 
 /* Out of reach even with the guest stopped: said early, acted upon */
