@@ -73,9 +73,15 @@ class Series(unittest.TestCase):
             self.assertTrue(header.get(name), f'no {name}')
         self.assertRegex(header['Subject'], r'^\[PATCH\] [^ ].*[^.]$')
         with open(os.path.join(self.dir, 'message'), encoding='utf-8') as f:
-            lines = [header['Subject'][len('[PATCH] '):], *f]
+            body = f.read()
+        # libvirt takes no patch that its author has not signed off
+        sign_off = f"Signed-off-by: {header['Author']} <{header['Email']}>"
+        self.assertTrue(body.endswith(f'\n{sign_off}\n') or
+                        body == f'{sign_off}\n', body)
+        lines = [header['Subject'][len('[PATCH] '):],
+                 *body.removesuffix(f'{sign_off}\n').splitlines()]
         for line in lines:
-            self.assertLessEqual(len(line.rstrip('\n')), 74, line)
+            self.assertLessEqual(len(line), 74, line)
         self.assertGreater(
             os.path.getsize(os.path.join(self.dir, 'diff')), 0)
 
