@@ -7,7 +7,9 @@
 
 import argparse
 import importlib.machinery
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -52,6 +54,60 @@ while printf 'virsh # ' && IFS= read -r line; do
     esac
 done
 '''
+
+# One domain.  query-migrate tells in turn what TOLD has; "virsh migrate" ends
+# when all of it is told, as libvirt's does some time after QEMU
+MIGRATING_VIRSH = r'''#!/usr/bin/python3
+import json, os, sys, time
+HELP = {help!r}
+os.chdir(os.path.dirname(sys.argv[0]))
+if sys.argv[1:2] == ['help']:
+    print(HELP)
+elif sys.argv[1:2] == ['migrate']:
+    with open('migrate', 'w') as f:
+        f.write(' '.join(sys.argv[1:]))
+    while not os.path.exists('over'):
+        time.sleep(0.01)
+    sys.exit(os.path.exists('failure'))
+else:
+    with open('told') as f:
+        told = json.load(f)
+    for line in sys.stdin:
+        if line.startswith('echo'):
+            print(line[4:].strip().replace('"', ''))
+        elif 'domstate' in line:
+            print('shut off' if os.path.exists('over') and
+                  not os.path.exists('failure') else 'running')
+        elif 'domjobinfo' in line:
+            print('Job type:         Unbounded')
+        elif 'query-migrate-capabilities' in line:
+            print('{{"return":[{{"capability":"tlm","state":false}}]}}')
+        elif 'query-migrate-parameters' in line:
+            print('{{"return":{{}}}}')
+        elif 'migrate-set-capabilities' in line:
+            with open('set', 'a') as f:
+                f.write('on ' if 'true' in line else 'off ')
+            print('{{"return":{{}}}}')
+        else:
+            assert 'query-migrate' in line, line
+            if told:
+                print(json.dumps({{'return': told.pop(0)}}))
+            else:
+                print('error: domain is not running', file=sys.stderr,
+                      flush=True)
+            if not told:
+                open('over', 'w').close()
+        sys.stdout.flush()
+'''
+TLM_INFO = {'progress': 40, 'eta': 900, 'predicted-downtime': 20,
+            'predicted-total': 1000, 'guest-speed': 1.0, 'dirty-rate': 0,
+            'bandwidth': 1 << 20, 'downtime-reachable': True,
+            'mtx-bytes': 1 << 20, 'dtx-bytes': 0, 'stop-bytes': 0,
+            'resent-bytes': 0, 'skipped-bytes': 0, 'epochs': 3,
+            'decision': 'as it happens', 'lost-work': 5,
+            'downtime': {'vm-stop': 0, 'sync': 0, 'ram': 7000, 'device': 0,
+                         'switchover': 0}}
+RAM_INFO = {'transferred': 1 << 20, 'remaining': 1 << 20, 'total': 2 << 20}
 
 
 class Arguments(unittest.TestCase):
@@ -137,6 +193,62 @@ class Conversation(unittest.TestCase):
         with self.assertRaises(tool.Lost):
             self.virsh('gone')
         self.assertEqual(self.qmp.state(), 'running')
+
+
+class WholeMigration(unittest.TestCase):
+    """What is shown, set and returned, however QEMU and virsh end."""
+
+    def run_tool(self, *statuses):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.dir = directory.name
+        told = [{}] + [{'status': status, 'total-time': 1234, 'downtime': 7,
+                        'error-desc': 'no route', 'ram': RAM_INFO,
+                        'tlm': {**TLM_INFO, 'stage': stage}}
+                       for status, stage in statuses]
+        with open(os.path.join(self.dir, 'told'), 'w') as f:
+            json.dump(told, f)
+        if statuses[-1][0] == 'failed':
+            open(os.path.join(self.dir, 'failure'), 'w').close()
+        path = os.path.join(self.dir, 'virsh')
+        with open(path, 'w') as f:
+            f.write(MIGRATING_VIRSH.format(help=HELP))
+        os.chmod(path, 0o755)
+        p = subprocess.run(
+            [sys.executable, tool.__file__, 'vm1', 'qemu:///x', '--p2p'],
+            env=dict(os.environ, PATH=f'{self.dir}:/usr/bin:/bin'),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True)
+        return p.returncode, p.stdout
+
+    def content(self, name):
+        with open(os.path.join(self.dir, name)) as f:
+            return f.read()
+
+    def test_completed(self):
+        code, out = self.run_tool(
+            ('active', 'live'), ('active', 'stop'), ('completed', 'done'))
+        self.assertEqual(code, 0, out)
+        self.assertRegex(out, r' live +40 %')
+        self.assertRegex(out, r' stop +40 %')
+        self.assertIn('Completed in 1.23 s, downtime 7 ms', out)
+        self.assertEqual(
+            set(self.content('migrate').split()),
+            {'migrate', '--domain', 'vm1', '--desturi', 'qemu:///x',
+             '--p2p', '--live', '--parallel'})
+        self.assertEqual(self.content('set'), 'on ')    # it has gone
+
+    def test_end_not_seen(self):
+        code, out = self.run_tool(('active', 'live'))
+        self.assertEqual(code, 0, out)
+        self.assertIn('Completed; QEMU ended before', out)
+
+    def test_failed(self):
+        code, out = self.run_tool(('active', 'live'), ('failed', 'done'))
+        self.assertEqual(code, 1, out)
+        self.assertIn('QEMU: no route', out)
+        self.assertIn('The domain at the source is running', out)
+        self.assertEqual(self.content('set'), 'on off ')
 
 
 @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, 'needs two host CPUs')

@@ -31,8 +31,9 @@ from .vm import VmError, die_with_parent, wait_until
 INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'virt-init')
 # Where a host has the QEMU of its domains: the same path on both
 EMULATOR = '/run/tlm/qemu-system-x86_64'
-# libvirt's own defaults need half a minute to notice a dead peer
-KEEPALIVE = 'keepalive_interval = 1\nkeepalive_count = 5\n'
+# A dead peer is noticed after 18 s; 30 by default.  Hardly less than that: it
+# must not be what a daemon needs to answer on a busy machine
+KEEPALIVE = 'keepalive_interval = 3\nkeepalive_count = 5\n'
 
 LIBVIRTD_CONF = '''
 listen_tls = 0
@@ -204,11 +205,19 @@ class Host:
 
     def libvirtd_pid(self):
         """Its id here, not in the host's namespace."""
-        return self.pid_of(lambda comm, _: comm == 'libvirtd')
+        return self.pid_of(lambda comm, _: comm == 'libvirtd',
+                           parent=self.init)
 
-    def pid_of(self, match):
+    @staticmethod
+    def parent_of(pid):
+        with open(f'/proc/{pid}/status') as f:
+            return int(re.search(r'^PPid:\s*(\d+)', f.read(), re.M)[1])
+
+    def pid_of(self, match, parent=None):
         for pid in self.pids():
             try:
+                if parent and self.parent_of(pid) != parent:
+                    continue    # a child of the daemon, still of its name
                 with open(f'/proc/{pid}/comm') as f:
                     comm = f.read().strip()
                 with open(f'/proc/{pid}/cmdline') as f:
@@ -230,7 +239,7 @@ class Host:
         pid = self.libvirtd_pid()
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not os.path.exists(f'/proc/{pid}') or
-                   self.libvirtd_pid() != pid, 10, 'libvirtd is gone')
+                   self.libvirtd_pid() != pid, 60, 'libvirtd is gone')
 
     def crash(self):
         """All processes end at once; the network stays."""
@@ -480,7 +489,7 @@ class Domain:
             text = self.at[host].messages()[before:]
             return text if re.search(r'^(wrote|read) .*\n.* ops', text, re.M) \
                 else None
-        text = wait_until(said, 10, f'{host.name}: {command}')
+        text = wait_until(said, 60, f'{host.name}: {command}')
         if 'failed' in text:
             raise VmError(f'{host.name}: {command}: {text}')
 
