@@ -3,12 +3,14 @@
 """scripts/bench without a virtual machine: what is run, and the report."""
 
 import contextlib
+import glob
 import importlib.util
 import io
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -19,15 +21,19 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(ROOT, 'scripts/lib'),
                 os.path.join(ROOT, 'tests/integration'),
+                os.path.join(ROOT, 'tests/guest/linux'),
                 os.path.join(ROOT, 'tests/guest/rom')]
 
-from bench import claims, plan, report, series, timeline    # noqa: E402
+import mkbench                              # noqa: E402
+from bench import (claims, linux, plan, report, series,     # noqa: E402
+                   sim, timeline)
 from bench.modes import MODES                               # noqa: E402
 from bench.workloads import WORKLOADS                       # noqa: E402
 
 RATE = 750000           # pages/s of the synthetic guest
 LINK = 300e6            # bytes/s
 CUT = ('precopy', 'multifd', 'xbzrle')
+PLOT_LIMIT = 60 << 10
 PLOTS_LIMIT = 1 << 20   # as much as may be checked in
 SVG = '{http://www.w3.org/2000/svg}'
 
@@ -221,8 +227,11 @@ class Plan(Scratch):
         self.assertTrue({m for _, m, _ in runs} >=
                         {'offline', 'precopy', 'multifd-autoconverge', 'tlm',
                          'tlm-auto'})
-        # 10 minutes, also if every run is cut (2 s around it, measured)
-        self.assertLess(len(runs) * (plan.QUICK_LIMIT_S + 2), 10 * 60)
+        # 10 minutes, also if every run is cut (2 s around it, measured; 20 s
+        # for a Linux guest, which boots, and comes to an end)
+        self.assertLess(sum(
+            plan.QUICK_LIMIT_S + (20 if 'set' in WORKLOADS[w].guest.settings
+                                  else 2) for w, _, _ in runs), 10 * 60)
         self.assertEqual({i for *_, i in runs}, {0})
 
 
@@ -239,14 +248,39 @@ class Samples(unittest.TestCase):
 
     def test_resumption_is_new_work_only(self):
         w = timeline.Watch.__new__(timeline.Watch)
-        w.src, w.dst = timeline.Counter(), timeline.Counter()
+        w.src, w.dst, w.src_alive, w.dst_alive = (
+            timeline.Counter() for _ in range(4))
         for t, src, dst in ((0, 10, 0), (1, 20, 5), (2, 30, 20), (3, 30, 30),
                             (4, 30, 30), (5, 30, 31)):
-            w.src.add(t, src)
-            w.dst.add(t, dst)
+            for counter, count in ((w.src, src), (w.dst, dst),
+                                   (w.src_alive, src), (w.dst_alive, dst)):
+                counter.add(t, count)
         self.assertEqual(w.resumed(), (2, 5))
         self.assertEqual([w.count_at(t) for t in (0.5, 3.5, 5.5)],
                          [10, 30, 31])
+
+    def test_alive_is_looked_at_for_silence(self):
+        class Guest:
+            def progress(self, vm):
+                return vm
+
+        src, dst = {'pages': 5, 'alive': 9}, {'pages': 0, 'alive': 0}
+        w = timeline.Watch(Guest(), src, dst)
+        looks = ((w.src, w.src_alive), (w.dst, w.dst_alive))
+
+        def look():
+            for vm, counters in zip((src, dst), looks):
+                w._look(vm, *counters)
+
+        look()
+        dst.update(src)             # it has arrived, and stands still
+        look()
+        self.assertIsNone(w.resumed())
+        dst['alive'] = 10           # it runs, before its work goes on
+        look()
+        self.assertEqual(w.resumed(),
+                         (w.src_alive.times[-1], w.dst_alive.times[-1]))
+        self.assertEqual(w.dst.pages, [0, 5])
 
     def test_series(self):
         r = synthetic('write-heavy', 'tlm', 0)
@@ -284,6 +318,80 @@ class Samples(unittest.TestCase):
         r = synthetic('write-heavy', 'precopy', 0)
         self.assertAlmostEqual(series.lost_ms(r), 0.2 * r['total_ms'],
                                delta=200)
+
+
+class LinuxPrograms(unittest.TestCase):
+    """What the host reads of a Linux guest, which is none here."""
+
+    class Vm:
+        def __init__(self, page, serial=''):
+            self.page, self.text = page, serial
+
+        def main_block(self):
+            return 'pc.ram'
+
+        def read_block(self, block, offset, length):
+            assert (block, offset) == ('pc.ram', linux.PAGE)
+            return self.page[:length]
+
+        def serial(self):
+            return self.text
+
+        def alive(self):
+            return True
+
+    def guest(self):
+        guest = linux.BenchGuest.__new__(linux.BenchGuest)
+        guest.name = 'npb'
+        return guest
+
+    def page(self, state, magic=linux.MAGIC):
+        return struct.pack('<6Q', magic, 7, 9, state, 0, 3) + bytes(4048)
+
+    def test_counter(self):
+        vm = self.Vm(self.page(linux.READY))
+        self.assertEqual(self.guest().progress(vm),
+                         {'pages': 9, 'alive': 7, 'scans': 3})
+        self.assertTrue(self.guest().filled(vm))
+        self.assertIsNone(self.guest().corruption(vm))
+
+    def test_no_counter_yet(self):
+        vm = self.Vm(self.page(linux.READY, magic=5))
+        self.assertFalse(self.guest().filled(vm))
+        self.assertEqual(self.guest().progress(vm)['pages'], 0)
+
+    def test_trouble(self):
+        ready = self.page(linux.READY)
+        for line in ('TLM-GUEST-CORRUPT IS A run=3: full got=1 want=0',
+                     'TLM-BENCH-FAILED redis: wrong: key 5',
+                     '[ 9.1] Kernel panic - not syncing: init',
+                     'stress-ng[5]: segfault at 0 ip 5'):
+            self.assertIn(line[:20], self.guest().corruption(
+                self.Vm(ready, f'a\r\n{line}\r\nb')) or '')
+        self.assertIn('TLM-BENCH ended', self.guest().corruption(
+            self.Vm(self.page(linux.FAILED), 'TLM-BENCH ended with status 1')))
+
+    def test_offsets_are_those_of_the_header(self):
+        with open(os.path.join(ROOT, 'tests/guest/linux/counter.h')) as f:
+            text = f.read()
+        self.assertEqual(tuple(re.findall(r'^    uint64_t (\w+);', text,
+                                          re.M)), linux.FIELDS)
+        self.assertEqual(
+            int(re.search(r'MAGIC UINT64_C\((0x\w+)\)', text)[1], 16),
+            linux.MAGIC)
+        states = re.search(r'enum \{(.*?)\}', text, re.S)[1]
+        self.assertEqual(re.findall(r'TLM_(\w+),', states),
+                         ['STARTING', 'READY', 'DONE', 'FAILED'])
+
+    def test_libraries(self):
+        with tempfile.TemporaryDirectory() as root:
+            found, missing = mkbench.closure(root, [sys.executable])
+            self.assertIn('libc.so.6', missing)
+            self.assertEqual(found, {})
+            script = os.path.join(root, 'script')
+            with open(script, 'w') as f:
+                f.write('#!/bin/sh\n')
+            self.assertEqual(mkbench.needed(script), [])
 
 
 class Claims(unittest.TestCase):
@@ -411,6 +519,13 @@ class Reports(Scratch):
                          r'\| cgroup-v1-cpuset \|')
         self.assertNotRegex(text, r'\bnan\b|\binf\b|None')
 
+    def test_programs_are_not_simulated(self):
+        groups = {n: self.groups[n] for n in self.groups
+                  if 'set' in WORKLOADS[n].guest.settings}
+        self.assertTrue(groups)
+        # This "simulator" would fail, were it run
+        self.assertEqual(sim.compare('/bin/false', groups), [])
+
     def test_without_matplotlib(self):
         real = importlib.util.find_spec
         try:
@@ -493,7 +608,10 @@ class Plots(Scratch):
                 self.assertIn(''.join(target), ids, name)
 
     def test_small_enough_to_be_checked_in(self):
-        self.assertLess(sum(map(len, self.svgs.values())), PLOTS_LIMIT)
+        self.assertLess(max(map(len, self.svgs.values())), PLOT_LIMIT)
+        # A report has all workloads, the documentation those that it shows
+        shown = glob.glob(os.path.join(ROOT, 'docs/benchmarks/*.svg'))
+        self.assertLess(sum(map(os.path.getsize, shown)), PLOTS_LIMIT)
 
     def test_each_svg_has_its_png(self):
         for path in self.written:

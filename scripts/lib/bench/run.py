@@ -1,7 +1,8 @@
 # One migration of one guest in one mode, measured
 #
 # Downtime and lost work come in two kinds: as QEMU reports them, and as the
-# guest saw them (its own count of pages written against its rate before).
+# guest saw them (its own count of pages written, or of other units of work,
+# against its rate before).
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -24,23 +25,25 @@ class Workload:
 
     def __init__(self, title, guest, rate_mbit=None, accel='tcg',
                  modes=(), runs=5, limit_s=30, downtime_limit=300,
-                 params=None, channels=CHANNELS, extra=(), quick=()):
+                 params=None, channels=CHANNELS, extra=(), quick=(),
+                 calibrate_s=CALIBRATE_S):
         self.title, self.guest, self.rate_mbit = title, guest, rate_mbit
         self.accel, self.modes, self.runs = accel, modes, runs
         self.limit_s, self.downtime_limit = limit_s, downtime_limit
         self.params, self.channels = params or {}, channels
         self.extra = extra
         self.quick = quick              # modes of scripts/bench --quick
+        self.calibrate_s = calibrate_s
 
 
 def _pages(guest, vm):
     return guest.progress(vm)['pages']
 
 
-def guest_rate(guest, vm):
+def guest_rate(guest, vm, seconds=CALIBRATE_S):
     """Pages/s that the guest writes when nobody disturbs it."""
     t0, p0 = time.monotonic(), _pages(guest, vm)
-    time.sleep(CALIBRATE_S)
+    time.sleep(seconds)
     return (_pages(guest, vm) - p0) / (time.monotonic() - t0)
 
 
@@ -67,6 +70,10 @@ def _populated(guest):
             '-machine', 'memory-backend=pc.ram']
 
 
+def _nic(guest, side):
+    return guest.nic(side) if hasattr(guest, 'nic') else []
+
+
 def measure(workload, mode, link=None, during=None, result=None, **override):
     """Returns a dict: one line of the results; @result is filled as far as it
     gets.  @during is called with (src, seconds since the start) at every look
@@ -89,13 +96,17 @@ def measure(workload, mode, link=None, during=None, result=None, **override):
     src = dst = None
     try:
         args = [*guest.args(workload.accel), *workload.extra]
-        src = Vm('src', env.QEMU, args, link.src_netns).start()
+        if hasattr(guest, 'prepare'):
+            guest.prepare(link)
+        src = Vm('src', env.QEMU, [*args, *_nic(guest, 'src_netns')],
+                 link.src_netns).start()
         guest.wait_filled(src)
         guest.wait_alive(src)
         if workload.rate_mbit:
             args += _populated(guest)
-        dst = Vm('dst', env.STOCK_QEMU, [*args, '-incoming', 'defer'],
-                 link.dst_netns).start()
+        dst = Vm('dst', env.STOCK_QEMU, [
+            *args, *_nic(guest, 'dst_netns'), '-incoming', 'defer'],
+            link.dst_netns).start()
         result['host'] = describe(src, dst)
         _run(workload, mode, guest, src, dst, link, during, override, result)
     finally:
@@ -108,6 +119,15 @@ def measure(workload, mode, link=None, during=None, result=None, **override):
     return result
 
 
+def _configure(workload, mode, src, dst, params):
+    migration.set_capabilities(dst, **mode.caps)
+    migration.set_capabilities(src, **mode.caps, **mode.src_caps)
+    if mode.multifd:
+        migration.set_parameters(
+            dst, **{'multifd-channels': workload.channels})
+    migration.set_parameters(src, **params)
+
+
 def _set_up(workload, mode, src, dst, override, result):
     """What QEMU refuses is not possible here; its words say why."""
     params = {'max-bandwidth': 0, 'downtime-limit': workload.downtime_limit,
@@ -116,12 +136,7 @@ def _set_up(workload, mode, src, dst, override, result):
         params['multifd-channels'] = workload.channels
     result['params'] = params
     try:
-        migration.set_capabilities(dst, **mode.caps)
-        migration.set_capabilities(src, **mode.caps, **mode.src_caps)
-        if mode.multifd:
-            migration.set_parameters(
-                dst, **{'multifd-channels': workload.channels})
-        migration.set_parameters(src, **params)
+        _configure(workload, mode, src, dst, params)
     except VmError as e:
         if not (src.alive() and dst.alive()):
             raise
@@ -165,7 +180,7 @@ def _run(workload, mode, guest, src, dst, link, during, override, result):
     watch.start()
     t0 = end = time.monotonic()
     try:
-        base = guest_rate(guest, src)
+        base = guest_rate(guest, src, workload.calibrate_s)
         pages0, cpu0 = _pages(guest, src), _cpu_seconds(src)
         result['base_rate'] = base
         address = migration.listen(dst, link.address)
@@ -212,8 +227,14 @@ def _run(workload, mode, guest, src, dst, link, during, override, result):
         result['guest_down_ms'] = (resumed[1] - resumed[0]) * 1e3
     if info.get('tlm'):
         result['tlm'] = info['tlm']
+    if hasattr(guest, 'migrate_peer'):
+        result['peer'] = guest.migrate_peer(
+            lambda s, d: _configure(workload, mode, s, d, result['params']),
+            mode.stop_first, workload.limit_s)
     # The verdict: the guest finds all of its memory right
-    if getattr(guest, 'self_check', True):
+    if hasattr(guest, 'verify'):
+        result['verdict'] = guest.verify(dst)
+    elif getattr(guest, 'self_check', True):
         guest.wait_scans(dst)
     result['guest'] = 'well'
 

@@ -55,7 +55,8 @@ def compare(tool, groups):
                 continue
             r = results[0]
             guest, mbit = r.get('guest_settings'), r.get('link_mbit')
-            if not guest or not mbit or guest.get('pattern') == 'window' or \
+            if not mbit or not guest or 'ws_mb' not in guest or \
+                    guest.get('pattern') == 'window' or \
                     not r.get('accel', '').startswith('tcg'):
                 continue
             sim = simulate(tool, guest, mbit, mode,

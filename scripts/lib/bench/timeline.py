@@ -39,27 +39,32 @@ class Counter:
 class Watch(threading.Thread):
     """Looks at the same guest's counter at the source and the destination.
     There it arrives as data first: only what exceeds the source's last value
-    was written by the guest that runs again."""
+    was written by the guest that runs again.  Some guests count beside their
+    work that they are alive: in finer and more even steps."""
 
     def __init__(self, guest, src, dst):
         super().__init__(daemon=True)
         self.guest, self.vms = guest, (src, dst)
         self.src, self.dst = Counter(), Counter()
+        self.src_alive, self.dst_alive = Counter(), Counter()
         self.over = threading.Event()
         for vm in self.vms:         # finds the counter: the monitor's last use
             guest.progress(vm)
 
-    def _look(self, vm, counter):
+    def _look(self, vm, counter, alive):
         try:
-            pages = self.guest.progress(vm)['pages']
+            seen = self.guest.progress(vm)
         except (OSError, VmError):  # not there yet (post-copy), or QEMU ended
             return
-        counter.add(time.monotonic(), pages)
+        now = time.monotonic()
+        counter.add(now, seen['pages'])
+        alive.add(now, seen.get('alive', seen['pages']))
 
     def run(self):
         while not self.over.is_set():
-            for vm, counter in zip(self.vms, (self.src, self.dst)):
-                self._look(vm, counter)
+            for look in zip(self.vms, (self.src, self.dst),
+                            (self.src_alive, self.dst_alive)):
+                self._look(*look)
             self.over.wait(WATCH_S)
 
     def close(self):
@@ -69,12 +74,13 @@ class Watch(threading.Thread):
     def resumed(self):
         """(time of the last sign of life at the source, of the first one at
         the destination), or None."""
-        if not self.src.pages:
+        src, dst = self.src_alive, self.dst_alive
+        if not src.pages:
             return None
-        last = self.src.pages[-1]
-        for t, pages in zip(self.dst.times, self.dst.pages):
-            if pages > last:
-                return self.src.times[-1], t
+        last = src.pages[-1]
+        for t, count in zip(dst.times, dst.pages):
+            if count > last:
+                return src.times[-1], t
         return None
 
     def count_at(self, t):

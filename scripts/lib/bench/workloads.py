@@ -4,9 +4,13 @@
 
 from tlmtest.guests import RomGuest
 
+from .linux import BenchGuest
+from .mpi import MpiGuest
 from .run import Workload
 
 LINK = 2400             # Mbit/s
+SLOW_LINK = 1000        # as those who published figures of NPB had
+CALIBRATE_S = 6         # some iterations of a program
 PAGE = 4096
 
 
@@ -21,6 +25,35 @@ def rom(mem_mb, **settings):
                         **settings)
     make.settings = {'mem_mb': mem_mb, **settings}
     return make
+
+
+def linux(name, mem_mb, vcpus=2, **settings):
+    def make():
+        return BenchGuest(name, mem_mb, vcpus=vcpus, **settings)
+    make.settings = {'set': name, 'mem_mb': mem_mb, 'vcpus': vcpus,
+                     **settings}
+    return make
+
+
+def mpi(mem_mb, **settings):
+    def make():
+        return MpiGuest(mem_mb, **settings)
+    make.settings = {'set': 'mpi', 'mem_mb': mem_mb, **settings}
+    return make
+
+
+def program(title, guest, quick=()):
+    return Workload(
+        f"{title}, {guest.settings['mem_mb']} MiB, 1 Gbit/s", guest,
+        SLOW_LINK, modes=PAIR, runs=5, limit_s=100, quick=quick,
+        calibrate_s=CALIBRATE_S)
+
+
+def npb(kernel, npb_class, mem_mb, quick=()):
+    return program(
+        f'NPB-like {kernel.upper()}, class {npb_class}, 2 OpenMP threads',
+        linux('npb', mem_mb, kernel=kernel, threads=2,
+              **{'class': npb_class}), quick)
 
 
 ALL = ('offline', 'precopy', 'xbzrle', 'autoconverge', 'multifd',
@@ -53,11 +86,11 @@ WORKLOADS = {
     'rate-is-link': Workload(
         '1 GiB written at random at the rate of the link, 2.4 Gbit/s',
         rom(1536, ws_mb=1024, pattern='uniform', rate=link_pages(1)), LINK,
-        modes=ALL, runs=5, limit_s=100, quick=QUICK),
+        modes=ALL, runs=5, limit_s=100, quick=('tlm', 'tlm-auto')),
     'rate-is-2-links': Workload(
         '1 GiB written at random at twice the rate of the link, 2.4 Gbit/s',
         rom(1536, ws_mb=1024, pattern='uniform', rate=link_pages(2)), LINK,
-        modes=ALL, runs=5, limit_s=100, quick=QUICK),
+        modes=ALL, runs=5, limit_s=100, quick=('tlm', 'tlm-auto')),
     'rate-is-half-link': Workload(
         '1 GiB written at random at half the rate of the link, 2.4 Gbit/s',
         rom(1536, ws_mb=1024, pattern='uniform', rate=link_pages(0.5)), LINK,
@@ -81,6 +114,29 @@ WORKLOADS = {
         LINK, modes=('tlm', 'tlm-20-4', 'tlm-20-2', 'tlm-50-4', 'tlm-50-2'),
         params={'tlm-overcommit-method': 'throttle'}, runs=5, limit_s=60,
         quick=('tlm', 'tlm-20-2', 'tlm-50-2')),
+    # Programs in a Linux guest, which check their results
+    'npb-is': npb('is', 'A', 512, quick=('tlm-auto',)),
+    'npb-is-b': npb('is', 'B', 1024),
+    'npb-mg': npb('mg', 'A', 1024),
+    'npb-cg': npb('cg', 'A', 512),
+    'npb-ft': npb('ft', 'A', 768),
+    'npb-sp': npb('sp', 'W', 512),
+    'npb-bt': npb('bt', 'W', 512),
+    # Of two guests the first one is measured; then the second one migrates
+    'mpi-is': program(
+        'IS, class A, by MPI over two guests which both migrate',
+        mpi(512, **{'class': 'A'})),
+    'stress-ng-vm': program(
+        'stress-ng vm, 512 MiB written at random and verified',
+        linux('stress-ng', 1024, vcpus=1, probe=1, stressor='vm', mb=512,
+              method='rand-set')),
+    'stress-ng-memrate': program(
+        'stress-ng memrate, 512 MiB read and written at 200 MB/s each',
+        linux('stress-ng', 1024, vcpus=1, probe=1, stressor='memrate',
+              mb=512, method='write64', rate=200)),
+    'redis': program(
+        'redis under redis-benchmark, 60,000 keys of 4 KiB',
+        linux('redis', 1024, keys=60000, clients=8)),
     # dirty-limit needs KVM's dirty ring
     'kvm-ring': Workload(
         '512 MiB written in order as fast as it can, KVM, 1 Gbit/s',

@@ -22,6 +22,7 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd -P)
 . "$here/../../../scripts/lib/common.sh"
+. "$here/kernel.sh"
 
 [ $# -eq 0 ] || { sed -n '4,22s/^# \{0,1\}//p' "$0" >&2; exit 1; }
 
@@ -33,21 +34,12 @@ exec 9>"$dir/.lock"
 flock 9 || die "cannot lock $dir"
 
 fetch_kernel() {
-    local meta=linux-image-cloud-amd64 package tmp=$dir/kernel.new
-    private_apt_update "$TLM_SUITE"
-    package=$(private_apt apt-cache -o APT::Architecture=amd64 \
-              -o APT::Architectures=amd64 depends "$meta" |
-              sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
-    [ -n "$package" ] || die "$meta names no kernel package"
-    note "taking the kernel of Debian's package $package"
-    rm -rf "$tmp"
-    mkdir "$tmp" || exit 1
-    # in a subshell: it ends the shell when it fails
-    (unpack_debs "$tmp" "$package") || exit 1
-    set -- "$tmp"/boot/vmlinuz-*
-    [ -f "$1" ] || die "$package holds no boot/vmlinuz-*"
-    cp "$1" "$dir/vmlinuz.new" && mv "$dir/vmlinuz.new" "$dir/vmlinuz" &&
-        cp "$tmp/usr/share/doc/$package/copyright" "$dir/kernel-copyright.txt"
+    local tmp=$dir/kernel.new
+    unpack_kernel "$tmp"
+    cp "$kernel_image" "$dir/vmlinuz.new" &&
+        mv "$dir/vmlinuz.new" "$dir/vmlinuz" &&
+        cp "$tmp/usr/share/doc/$kernel_package/copyright" \
+           "$dir/kernel-copyright.txt"
     rm -rf "$tmp"
 }
 

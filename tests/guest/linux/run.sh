@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What a guest of scripts/bench does (busybox sh, started by bench-init.c).
+# Settings are on the kernel's command line: tlm_run=, the workload, and those
+# that it names below. Each workload says "tlm-state ready" when its memory is
+# full and its work has become steady, goes on until the host asks it to stop
+# (tlm-wait), then checks what it has done: the exit status is the verdict.
+
+die() { echo "TLM-BENCH-FAILED $*"; exit 1; }
+
+# Wait until a process of that name has so much memory: filled NAME MIB PID
+filled() {
+    until awk -v name="$1" -v want=$(($2 * 1024)) '
+              /^Name:/ { mine = index($2, name) == 1 }
+              /^VmRSS:/ && mine && $2 >= want { found = 1 }
+              END { exit !found }' /proc/[0-9]*/status 2>/dev/null; do
+        kill -0 "$3" 2>/dev/null || { cat /tmp/out; return 1; }
+        sleep 0.2
+    done
+}
+
+# tlm_kernel=is tlm_class=A tlm_threads=N; says itself when it is ready
+npb() {
+    OMP_WAIT_POLICY=passive "npb-$tlm_kernel" "$tlm_class" --repeat 0 \
+        --threads "$tlm_threads"
+}
+
+# tlm_stressor=vm|memrate tlm_mb=MIB tlm_method=NAME tlm_rate=MB_PER_S
+stress_ng() {
+    case $tlm_stressor in
+    vm) set -- --vm 1 --vm-bytes "${tlm_mb}m" --vm-keep \
+               --vm-method "$tlm_method" ;;
+    memrate) set -- --memrate 1 --memrate-bytes "${tlm_mb}m" \
+                    --memrate-method "$tlm_method" \
+                    --memrate-rd-mbs "$tlm_rate" \
+                    --memrate-wr-mbs "$tlm_rate" ;;
+    esac
+    stress-ng "$@" --verify --metrics --timeout 0 --temp-path /tmp \
+        >/tmp/out 2>&1 &
+    local pid=$! status
+    filled stress-ng- "$tlm_mb" $pid || die "stress-ng has ended"
+    tlm-state ready
+    (tlm-wait; kill -INT $pid) &
+    wait $pid
+    status=$?
+    sed -n 's/^stress-ng: [a-z]*: *\[[0-9]*\] //
+            /^\(passed\|failed\|successful\|vm\|memrate\)[: ]/p' /tmp/out
+    [ $status -eq 0 ] || cat /tmp/out
+    return $status
+}
+
+# The value of a key tells its own name and how often it has been set, which
+# another key tells, too; a page that is lost, or old, makes them differ
+REDIS_SET='local k = ARGV[1]
+    local n = redis.call("INCR", "n:" .. k)
+    redis.call("SET", "v:" .. k, string.rep(k .. ":" .. n .. " ", 256))'
+REDIS_FILL='for i = 0, tonumber(ARGV[1]) - 1 do
+        local k = string.format("%012d", i)
+        redis.call("SET", "n:" .. k, 1)
+        redis.call("SET", "v:" .. k, string.rep(k .. ":1 ", 256))
+    end
+    return "filled"'
+REDIS_CHECK='for i = 0, tonumber(ARGV[1]) - 1 do
+        local k = string.format("%012d", i)
+        local n = redis.call("GET", "n:" .. k)
+        if not n or redis.call("GET", "v:" .. k) ~=
+           string.rep(k .. ":" .. n .. " ", 256) then
+            return "wrong: key " .. k
+        end
+    end
+    return "all keys are right"'
+
+# tlm_keys=N (of some 4 KiB each) tlm_clients=N
+redis() {
+    local answer
+    redis-server --save '' --appendonly no --protected-mode no >/tmp/out 2>&1 &
+    until [ "$(redis-cli ping 2>/dev/null)" = PONG ]; do
+        kill -0 $! 2>/dev/null || { cat /tmp/out; die "no redis-server"; }
+        sleep 0.1
+    done
+    answer=$(redis-cli eval "$REDIS_FILL" 0 "$tlm_keys")
+    [ "$answer" = filled ] || die "redis: $answer"
+    LD_PRELOAD=/lib/count-sends.so redis-benchmark -q -n 2000000000 \
+        -c "$tlm_clients" -r "$tlm_keys" \
+        eval "$REDIS_SET" 0 __rand_int__ >/tmp/bench 2>&1 &
+    until redis-cli info commandstats | grep -q '^cmdstat_incr:'; do
+        kill -0 $! 2>/dev/null ||
+            { cat /tmp/bench; die "redis-benchmark has ended"; }
+        sleep 0.1
+    done
+    tlm-state ready
+    tlm-wait
+    kill -0 $! || { cat /tmp/bench; die "redis-benchmark has ended"; }
+    kill $!
+    wait $!
+    answer=$(redis-cli eval "$REDIS_CHECK" 0 "$tlm_keys")
+    echo "redis: $answer, $(redis-cli dbsize) of $((2 * tlm_keys)) are there," \
+         "$(redis-cli info stats | tr -d '\r' |
+            sed -n 's/total_commands_processed:/commands: /p')"
+    [ "$answer" = "all keys are right" ] &&
+        [ "$(redis-cli dbsize)" = $((2 * tlm_keys)) ]
+}
+
+# tlm_node=1|2 tlm_class=A; the first one starts the program on both
+mpi() {
+    ifconfig eth0 "10.215.0.$tlm_node" netmask 255.255.255.0 up
+    if [ "$tlm_node" = 2 ]; then
+        nc -ll -p 514 -e sh &
+        echo "TLM-BENCH node 2 listens"
+        wait $!
+        return 1                # it should not end
+    fi
+    until nc -w 5 10.215.0.2 514 </dev/null; do
+        sleep 0.2
+    done
+    UCX_TLS=tcp,self UCX_NET_DEVICES=eth0 mpiexec.hydra -iface eth0 \
+        -localhost 10.215.0.1 -hosts 10.215.0.1,10.215.0.2 -n 2 -ppn 1 \
+        -launcher rsh -launcher-exec /bin/tlm-rsh \
+        npb-is-mpi "$tlm_class" --repeat 0 --threads 1
+}
+
+mkdir -p /bin /usr/bin /usr/sbin /sbin
+/bin/busybox --install -s
+# It would weigh sessions, and not the threads of bench-init's probe
+echo 0 >/proc/sys/kernel/sched_autogroup_enabled
+ifconfig lo 127.0.0.1 up
+for module in $(cat /modules/order 2>/dev/null); do
+    insmod "/modules/$module" || die "cannot load $module"
+done
+case $tlm_run in
+npb|redis|mpi) "$tlm_run" ;;
+stress-ng) stress_ng ;;
+*) die "no workload '$tlm_run'" ;;
+esac
