@@ -87,7 +87,9 @@ void tlm_fill_info(MigrationInfo *info)
 
     QEMU_LOCK_GUARD(&tlm.lock);
 
-    if (!tlm.valid) {
+    /* "savevm" begins, and completes, something of its own */
+    if (!tlm.valid ||
+        tlm.mark_ns[TLM_MARK_START] != s->start_time * SCALE_MS) {
         return;
     }
 

@@ -32,6 +32,7 @@
 static struct {
     QEMUTimer *timer;           /* of the main loop */
     bool paused;                /* by us; BQL */
+    bool ended;                 /* the VM is being stopped; BQL */
     QemuMutex lock;             /* taken inside the BQL; protects the rest */
     double speed;               /* wanted, 0..1 */
     int64_t paused_ns;          /* sum, all ended pauses */
@@ -86,12 +87,16 @@ static void throttle_tick(void *opaque)
         /* At speed 0, again and again: "stop" and "cont" may come between */
         pause_all_vcpus();
         throttle.paused = true;
+        if (throttle.ended) {
+            return;             /* since: it waits without the BQL */
+        }
         account(true);
         next_ns = speed > 0 ? MIN(run_ns / speed, PERIOD_MAX_NS) - run_ns :
                               PERIOD_NS;
     }
-    timer_mod_ns(throttle.timer,
-                 qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + next_ns);
+    /* Unless it is due earlier: set while this waited for the vCPUs */
+    timer_mod_anticipate_ns(throttle.timer,
+                            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + next_ns);
 }
 
 /*
@@ -125,6 +130,7 @@ void tlm_throttle_end(bool keep_paused)
 {
     if (keep_paused) {
         bql_lock();
+        throttle.ended = true;
         timer_del(throttle.timer);
         account(false);
         bql_unlock();
@@ -143,6 +149,7 @@ void tlm_throttle_reset(void)
         throttle.timer = timer_new_ns(QEMU_CLOCK_REALTIME, throttle_tick,
                                       NULL);
     }
+    throttle.ended = false;
     QEMU_LOCK_GUARD(&throttle.lock);
     throttle.speed = 1;
     throttle.paused_ns = 0;

@@ -504,6 +504,8 @@ int tlm_ram_iterate(QEMUFile *f)
         tlm.epoch_busy_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
                             tlm.epoch_begin_ns;
     }
+    /* The pacer keeps the cap; QEMU's quota is for the devices that follow */
+    migration_rate_reset();
     return ret;
 }
 

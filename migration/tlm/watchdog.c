@@ -54,7 +54,9 @@ static void tick(void *opaque)
     uint64_t sent = migration_transferred_bytes() - tlm_queued_bytes();
     uint64_t bound_ms = s->parameters.tlm_time_bound;
 
-    if (sent != watchdog.sent) {
+    /* Before the switchover it is up to the user to let it go on */
+    if (sent != watchdog.sent ||
+        s->state == MIGRATION_STATUS_PRE_SWITCHOVER) {
         watchdog.sent = sent;
         watchdog.since_ms = now_ms;
     }

@@ -9,6 +9,7 @@
 import os
 import re
 import signal
+import subprocess
 import time
 import unittest
 
@@ -518,6 +519,29 @@ class Interrupted(TlmCase):
         info = migration.wait_status(src, 'completed')
         self.assertNotIn('tlm', info)
         self.finish(guest, src, dst)
+
+    def test_savevm_after_cancel(self):
+        """query-migrate tells of savevm then; nothing of it is TLM's."""
+        guest = RomGuest(ws_mb=16, rate=STEADY)
+        image = os.path.join(guest.dir, 'disk')
+        subprocess.run([os.path.join(os.path.dirname(env.QEMU), 'qemu-img'),
+                        'create', '-q', '-f', 'qcow2', image, '1G'],
+                       check=True)
+        src = self.start_source(guest, extra=(
+            '-drive', f'if=none,id=disk,format=qcow2,file={image}'))
+        dst = self.start_destination(guest)
+        address, _ = self.connect(src, dst, max_bandwidth=MB)
+        migration.start(src, *address)
+        migration.wait_ram_sent(src, 2)
+        src.qmp('migrate_cancel')
+        self.assertIn('tlm', migration.wait_status(src, 'cancelled'))
+        migration.wait_idle(src)
+        migration.set_capabilities(src, tlm=False, multifd=False)
+        self.assertEqual(src.hmp('savevm one'), '')
+        info = src.qmp('query-migrate')
+        self.assertEqual(info['status'], 'completed')
+        self.assertNotIn('tlm', info)
+        self.assert_runs_on(guest, src)
 
     def test_destination_killed(self):
         for accel in ('tcg', 'kvm'):
