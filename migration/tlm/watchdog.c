@@ -1,10 +1,10 @@
 /*
- * TLM: ends a migration that stands still beyond its bound
+ * TLM: looks after a migration that stands still
  *
  * A thread that waits for a network that is gone keeps the coordinator from
- * asking the planner.  If the user would rather have the migration
- * cancelled than overrun its bound (tlm-bound-action), the main loop sees
- * to it.
+ * asking the planner.  The main loop sees to it that a guest which has been
+ * slowed down runs meanwhile, and that the migration ends if the user would
+ * rather have it cancelled than overrun its bound (tlm-bound-action).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -19,7 +19,9 @@
 #include "internal.h"
 
 #define TICK_MS 200
-/* Not a byte got through for as long: the network is gone */
+/* Nothing got through for as long: there is no use in slowing the guest */
+#define RELEASE_MS 500
+/* For as long: the network is gone */
 #define STALLED_MS 2000
 
 /* All under the BQL */
@@ -51,7 +53,8 @@ static void tick(void *opaque)
 {
     MigrationState *s = migrate_get_current();
     int64_t now_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-    uint64_t sent = migration_transferred_bytes() - tlm_queued_bytes();
+    uint64_t queued = tlm_queued_bytes();
+    uint64_t sent = migration_transferred_bytes() - queued;
     uint64_t bound_ms = s->parameters.tlm_time_bound;
 
     /* Before the switchover it is up to the user to let it go on */
@@ -59,6 +62,11 @@ static void tick(void *opaque)
         s->state == MIGRATION_STATUS_PRE_SWITCHOVER) {
         watchdog.sent = sent;
         watchdog.since_ms = now_ms;
+    }
+    /* A long sync of the dirty log is no stall: nothing is queued then */
+    if (queued && now_ms - watchdog.since_ms >= RELEASE_MS &&
+        tlm.stage == MIGRATION_TLM_STAGE_LIVE) {
+        tlm_throttle_set(1);
     }
     if (bound_ms &&
         s->parameters.tlm_bound_action == MIGRATION_TLM_BOUND_ACTION_CANCEL &&
