@@ -32,6 +32,8 @@
 static struct {
     QEMUTimer *timer;           /* of the main loop */
     bool paused;                /* by us; BQL */
+    bool pausing;               /* the main loop waits for the vCPUs; BQL */
+    QemuCond done_pausing;      /* BQL */
     bool ended;                 /* the VM is being stopped; BQL */
     QemuMutex lock;             /* taken inside the BQL; protects the rest */
     double speed;               /* wanted, 0..1 */
@@ -42,6 +44,7 @@ static struct {
 static void __attribute__((constructor)) throttle_init(void)
 {
     qemu_mutex_init(&throttle.lock);
+    qemu_cond_init(&throttle.done_pausing);
     throttle.speed = 1;
 }
 
@@ -85,8 +88,11 @@ static void throttle_tick(void *opaque)
         next_ns = run_ns;
     } else {
         /* At speed 0, again and again: "stop" and "cont" may come between */
+        throttle.pausing = true;
         pause_all_vcpus();
+        throttle.pausing = false;
         throttle.paused = true;
+        qemu_cond_broadcast(&throttle.done_pausing);
         if (throttle.ended) {
             return;             /* since: it waits without the BQL */
         }
@@ -123,8 +129,11 @@ void tlm_throttle_set(double speed)
 /*
  * End it.  With @keep_paused the vCPUs stay as they are, because the caller
  * is about to stop the VM, and the pause is over for the books: from here
- * on it counts as downtime.  Else the main loop sees to it that they run at
- * full speed, if the VM is running.  Called without the BQL; idempotent.
+ * on it counts as downtime.  A main loop that is waiting for the vCPUs to
+ * pause is waited for: if the VM were stopped and, on an error, started
+ * meanwhile, it would wait for ever.  Else the main loop sees to it that they
+ * run at full speed, if the VM is running.  Called without the BQL;
+ * idempotent.
  */
 void tlm_throttle_end(bool keep_paused)
 {
@@ -132,6 +141,9 @@ void tlm_throttle_end(bool keep_paused)
         bql_lock();
         throttle.ended = true;
         timer_del(throttle.timer);
+        while (throttle.pausing) {
+            qemu_cond_wait_bql(&throttle.done_pausing);
+        }
         account(false);
         bql_unlock();
         return;
