@@ -180,6 +180,7 @@ static void suite_random(Tap *t, unsigned runs, unsigned seed, bool verbose)
     g_autofree double *down_off = g_new(double, runs);
     unsigned endless = 0, late = 0, long_stop = 0, nonsense = 0, fell = 0;
     unsigned bounds = 0, limits = 0, n_half = 0, missed = 0, i;
+    unsigned given_up = 0;
 
     for (i = 0; i < runs; i++) {
         SimConfig c;
@@ -194,6 +195,7 @@ static void suite_random(Tap *t, unsigned runs, unsigned seed, bool verbose)
             offline.mode = SIM_OFFLINE;
             sim_run(&offline, &r);
             c.bound = r.offline * spread(rnd, 0.5, 4);
+            c.cancel = i % 2;
             if (g_rand_int_range(rnd, 0, 4) == 0) {
                 c.new_bound = r.offline * spread(rnd, 1.5, 4);
                 c.bound_changes = MIN(c.bound, c.new_bound) * 0.3;
@@ -214,7 +216,13 @@ static void suite_random(Tap *t, unsigned runs, unsigned seed, bool verbose)
             endless++;
             bad = true;
         }
-        if (reachable && !r.cancelled) {
+        if (reachable && r.cancelled) {
+            /* a cap hides what the link carries */
+            if (!c.new_bound && (!c.cap || c.tell_link)) {
+                given_up++;
+                bad = true;
+            }
+        } else if (reachable) {
             bounds++;
             if (r.total > bound * 1.03 + 0.05) {
                 late++;
@@ -263,6 +271,7 @@ static void suite_random(Tap *t, unsigned runs, unsigned seed, bool verbose)
     tap(t, !endless, "every migration ends");
     tap(t, bounds > runs / 5 && !late,
         "reachable bounds are kept: total <= bound * 1.03 + 50 ms");
+    tap(t, !given_up, "no migration is cancelled that can keep its bound");
     tap(t, limits > runs / 10 && !long_stop,
         "downtime <= limit * 1.2 where said to be reachable");
     tap(t, !nonsense, "no decision outside its range");

@@ -70,6 +70,10 @@
 /* Differences to the bound that are put down to noise */
 #define BOUND_NOISE_SHARE 0.01
 #define BOUND_NOISE       0.02
+/* A smaller part of the link that goes to waste is not worth a stop */
+#define LOSS_MIN          0.05
+/* unless it adds up to this part of the bound */
+#define LOSS_SHARE_MAX    0.03
 
 #define FORECAST_STEPS  64
 #define FOREVER         1e15    /* s; no quantity in here is larger */
@@ -120,6 +124,7 @@ struct TlmPlanner {
     bool passed;                /* mtx is done */
     double passed_at, patience;
     bool throttled;
+    uint64_t throttled_bound_ms; /* the bound that required it; or 0 */
     double speed;
     double pulse;               /* bytes/s owed again, per guest speed */
     double least_left;
@@ -228,6 +233,12 @@ static double stop_bandwidth(const TlmPlanner *p, const TlmPlanParams *params)
         return MIN(p->bw, p->bw_recent * 1.1);
     }
     return live_bandwidth(p, params);
+}
+
+/* Does it rest on more than the cap? */
+static bool stop_known(const TlmPlanner *p, const TlmPlanParams *params)
+{
+    return p->bw_samples || params->switchover_bandwidth;
 }
 
 static void learn_bandwidth(TlmPlanner *p, const Now *n)
@@ -657,6 +668,24 @@ static void throttle(TlmPlanner *p, const TlmPlanParams *params)
     shorten_epoch(p, EPOCH_MIN);
 }
 
+/*
+ * The user has changed his mind: the reason why the guest is throttled is
+ * gone.  Whether there is another one, the next decision will show.
+ */
+static void release(TlmPlanner *p, const TlmPlanParams *params)
+{
+    bool more_time = p->throttled_bound_ms &&
+                     (!params->time_bound_ms ||
+                      params->time_bound_ms > p->throttled_bound_ms);
+
+    if (p->throttled &&
+        (params->converge == TLM_PLAN_CONVERGE_NONE || more_time)) {
+        p->throttled = false;
+        p->throttled_bound_ms = 0;
+        p->speed = 1;
+    }
+}
+
 /* Follow what the pulses really dirty */
 static void adjust_throttle(TlmPlanner *p, const TlmPlanParams *params,
                             const Now *n, double again)
@@ -754,6 +783,11 @@ static void converge(TlmPlanner *p, const TlmPlanParams *params,
     if (left + dirtied_meanwhile(p) <= fit) {
         d->action = TLM_PLAN_SWITCHOVER;
         d->reason = "what is left fits in the downtime limit";
+        return;
+    }
+    if (p->throttled && left <= dirtied_meanwhile(p)) {
+        d->action = TLM_PLAN_SWITCHOVER;
+        d->reason = "less is left than becomes dirty while the guest stops";
         return;
     }
 
@@ -901,7 +935,7 @@ static bool keep_bound(TlmPlanner *p, const TlmPlanParams *params,
     double stop_bw = stop_bandwidth(p, params);
     double gain = stop_bw > 0 ?
         sane(live_bandwidth(p, params) / stop_bw, 0, 1) : 0;
-    double loss, fit, end, waste;
+    double loss, drift, allowed, fit, end, waste;
     bool far, sure;
 
     /*
@@ -924,7 +958,7 @@ static bool keep_bound(TlmPlanner *p, const TlmPlanParams *params,
         /* once mtx is done there is no time left to make sure */
         far = slack < -noise - bound / (trusted ? 10 : 4);
         sure = trusted ? p->unreachable >= 2
-                       : p->bw_samples && n->unsent <= 0 && far;
+                       : stop_known(p, params) && n->unsent <= 0 && far;
         sure |= p->clock > bound;
         if (params->bound_action == TLM_PLAN_BOUND_CANCEL) {
             if (sure) {
@@ -949,7 +983,12 @@ static bool keep_bound(TlmPlanner *p, const TlmPlanParams *params,
         return false;           /* nothing has been measured */
     }
 
-    if (slack < p->epoch * loss + 0.005 && loss > 0.05) {
+    /* What is lost in an epoch is little, but there may be many to come */
+    drift = trusted && slack < 0 ? stop * loss - slack : 0;
+    allowed = params->bound_action == TLM_PLAN_BOUND_CANCEL ?
+              noise : bound * LOSS_SHARE_MAX;
+    if ((slack < p->epoch * loss + 0.005 && loss > LOSS_MIN) ||
+        drift > allowed) {
         /* a shorter epoch may still be worth it */
         if (slack > EPOCH_MIN * loss + 0.005) {
             shorten_epoch(p, (slack - 0.005) / loss);
@@ -974,6 +1013,7 @@ static bool keep_bound(TlmPlanner *p, const TlmPlanParams *params,
     if (end + noise + 2 * waste > bound && waste > 0.05 * p->epoch &&
         n->unsent + n->dirty > fit) {
         throttle(p, params);
+        p->throttled_bound_ms = params->time_bound_ms;
         d->send_hot = true;
         d->reason = "the time bound requires throttling";
         return true;
@@ -1005,6 +1045,10 @@ static void fill_predictions(TlmPlanner *p, const TlmPlanParams *params,
     if (d->action == TLM_PLAN_SWITCHOVER) {
         downtime = stop;
         total = p->clock + stop;
+        if (bound > 0 && stop_known(p, params) &&
+            total > bound * (1 + BOUND_NOISE_SHARE) + BOUND_NOISE) {
+            d->bound_reachable = false;
+        }
     }
     d->predicted_total_ms = to_ms(total);
     d->predicted_downtime_ms = to_ms(downtime);
@@ -1036,7 +1080,7 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
     };
     double owed, again, stop, fit;
     Forecast f;
-    bool first = !p->samples, trusted, ended = false;
+    bool first = !p->samples, trusted, ended = false, waits = false;
     Now n = { 0 };
 
     owed = p->owed;
@@ -1051,6 +1095,7 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
               (p->bw_samples && params->switchover_bandwidth);
     again = MAX(n.unsent + n.dirty - owed + n.covered, 0);
 
+    release(p, params);
     p->epoch = epoch_length(p, params, !sample->mtx_done);
     if (p->throttled) {
         adjust_throttle(p, params, &n, again);
@@ -1103,10 +1148,15 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
         }
         if (d.action == TLM_PLAN_CONTINUE) {
             d.send_hot = p->throttled;
+            waits = true;
+            p->stuck = 0;
+            p->least_left = FOREVER;
         }
     }
 
-    if (p->throttled && d.action != TLM_PLAN_CANCEL && !link_dead(p)) {
+    /* There is no use in slowing a guest that has to wait for others */
+    if (p->throttled && d.action != TLM_PLAN_CANCEL && !link_dead(p) &&
+        !waits) {
         d.guest_speed = p->speed;
     }
     fill_predictions(p, params, &n, &f, stop, &d);

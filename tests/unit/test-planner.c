@@ -308,7 +308,7 @@ static void test_slow_writer(void)
     r.params.converge = TLM_PLAN_CONVERGE_AUTO;
     while (epoch(&r) == TLM_PLAN_CONTINUE) {
         g_assert_cmpfloat(r.d.guest_speed, ==, 1);
-        g_assert_cmpfloat(now(&r), <, 7);
+        g_assert_cmpfloat(now(&r), <, 4.8);
     }
     g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
     g_assert_cmpuint(r.d.predicted_downtime_ms, <=, 300);
@@ -600,6 +600,121 @@ static void test_not_ready(void)
         r.s.can_switchover = true;
         run(&r, 2);
         g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+        rig_free(&r);
+    }
+}
+
+/* It is not slowed while it has to wait for the destination */
+static void test_not_ready_full_speed(void)
+{
+    Rig r;
+    unsigned i, full = 0;
+
+    rig_init(&r, 4 * GB, GB);
+    rig_hot(&r, 2 * GB);
+    r.params.converge = TLM_PLAN_CONVERGE_AUTO;
+    r.s.can_switchover = false;
+    for (i = 0; i < 200; i++) {
+        epoch(&r);
+        g_assert(r.d.action == TLM_PLAN_CONTINUE);
+        if (!strncmp(r.d.reason, "the destination", 15)) {
+            g_assert_cmpfloat(r.d.guest_speed, ==, 1);
+            full++;
+        }
+    }
+    g_assert_cmpuint(full, >, 0);
+    r.s.can_switchover = true;
+    run(&r, 200);
+    g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+    g_assert_cmpuint(r.d.predicted_downtime_ms, <=, 300);
+    rig_free(&r);
+}
+
+/* The user changes his mind: no reason to throttle any more */
+static void test_released(void)
+{
+    Rig r;
+    unsigned i, n;
+
+    /* a bound that required it, taken away, or moved, in mid-pass */
+    for (i = 0; i < 3; i++) {
+        rig_init(&r, 20 * GB, GB);
+        rig_hot(&r, 6 * GB);
+        r.cold_rate = 500 * MB;
+        r.params.converge = TLM_PLAN_CONVERGE_AUTO;
+        r.params.time_bound_ms = 24000;
+        for (n = 0; n < 500 && (!n || r.d.guest_speed == 1); n++) {
+            epoch(&r);
+            g_assert(r.d.action == TLM_PLAN_CONTINUE);
+        }
+        g_assert_cmpfloat(r.d.guest_speed, <, 0.5);
+        g_assert_false(r.s.mtx_done);
+        if (i == 2) {
+            r.params.converge = TLM_PLAN_CONVERGE_NONE;
+            r.params.time_bound_ms = 0;
+        } else {
+            r.params.time_bound_ms = i ? 90000 : 0;
+        }
+        epoch(&r);
+        g_assert(r.d.action == TLM_PLAN_CONTINUE);
+        g_assert_cmpfloat(r.d.guest_speed, ==, 1);
+        rig_free(&r);
+    }
+}
+
+/* Nothing fits in the limit: then as little as can be */
+static void test_impossible_limit(void)
+{
+    Rig r;
+
+    rig_init(&r, 4 * GB, GB);
+    rig_hot(&r, GB);
+    r.params.converge = TLM_PLAN_CONVERGE_AUTO;
+    r.params.downtime_limit_ms = 1;
+    run(&r, 1000);
+    g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+    g_assert_cmpfloat(now(&r), <, 4.8);
+    g_assert_cmpuint(r.d.predicted_downtime_ms, <, 100);
+    g_assert_false(r.d.downtime_reachable);
+    rig_free(&r);
+}
+
+/* The pass is over before anything was sent, but the link is known */
+static void test_out_of_reach_at_once(void)
+{
+    Rig r;
+
+    for (unsigned i = 0; i < 2; i++) {
+        rig_init(&r, 4 * GB, GB);
+        rig_hot(&r, 4 * GB);
+        r.params.switchover_bandwidth = GB;
+        r.params.time_bound_ms = 2000;
+        r.params.bound_action = i;
+        run(&r, 100);
+        g_assert(r.d.action == (i ? TLM_PLAN_CANCEL : TLM_PLAN_SWITCHOVER));
+        g_assert_false(r.d.bound_reachable);
+        g_assert_cmpuint(r.d.smallest_bound_ms, >=, 4000);
+        g_assert_cmpfloat(now(&r), <, 0.5);
+        rig_free(&r);
+    }
+}
+
+/*
+ * A little waste in each epoch adds up: a bound that could be kept by
+ * stopping in time does not end as one that could not.
+ */
+static void test_cancel_drift(void)
+{
+    Rig r;
+
+    for (unsigned percent = 1; percent < 8; percent++) {
+        rig_init(&r, 60 * GB, GB);
+        r.cold_rate = percent * 10 * MB;
+        r.params.time_bound_ms = 60800;
+        r.params.bound_action = TLM_PLAN_BOUND_CANCEL;
+        run(&r, 5000);
+        g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+        g_assert_cmpuint(r.d.predicted_total_ms, <=, 60800 * 1.01 + 20);
         rig_free(&r);
     }
 }
@@ -1081,6 +1196,11 @@ int main(int argc, char **argv)
     ADD("dtx-rests", test_dtx_rests);
     ADD("switchover-requested", test_switchover_requested);
     ADD("not-ready", test_not_ready);
+    ADD("not-ready-full-speed", test_not_ready_full_speed);
+    ADD("released", test_released);
+    ADD("impossible-limit", test_impossible_limit);
+    ADD("out-of-reach-at-once", test_out_of_reach_at_once);
+    ADD("cancel-drift", test_cancel_drift);
     ADD("dead-link", test_dead_link);
     ADD("idle-link-is-alive", test_idle_link_is_alive);
     ADD("zero-pages", test_zero_pages);
