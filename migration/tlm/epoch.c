@@ -36,7 +36,8 @@
 
 /*
  * Memory can't be plugged during a migration, but a guest may eject what it
- * was asked for before.
+ * was asked for before.  The block stays as long as there is a reference to
+ * it, but is not migrated any more.
  */
 bool tlm_layout_unchanged(void)
 {
@@ -45,9 +46,6 @@ bool tlm_layout_unchanged(void)
 
     RCU_READ_LOCK_GUARD();
 
-    if (ram_list.version == tlm.ram_version) {
-        return true;
-    }
     RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
         if (i == tlm.nr_blocks || tlm.blocks[i].rb != rb ||
             tlm.blocks[i].ledger.pages != rb->used_length >> tlm.page_bits) {
@@ -180,6 +178,9 @@ int tlm_epoch_sync(void)
                    tlm.counts.clean_unsent + tlm.counts.dirty);
         ram_set_dirty_pages(tlm.counts.clean_unsent + tlm.counts.dirty);
     }
+    /* QEMU has counted what is carried over twice */
+    stat64_set(&mig_stats.dirty_bytes_last_sync,
+               stat64_get(&tlm.owed_pages) << tlm.page_bits);
 
     tlm.sync_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start_ns;
     trace_tlm_sync(tlm.epoch, tlm.sync_ns / 1000, tlm.counts.clean_unsent,
@@ -187,11 +188,15 @@ int tlm_epoch_sync(void)
     return 0;
 }
 
-/* The epoch is to end before its time; tlm.lock held */
+/*
+ * The epoch is to end before its time; tlm.lock held.  A request for the
+ * switchover ends one epoch, so that the planner is asked; if that does not
+ * grant it yet, the next ones have their time.
+ */
 static bool interrupted(void)
 {
     return tlm.failed || tlm.cancelled ||
-           (tlm.switchover_requested &&
+           (tlm.switchover_requested && !tlm.switchover_noticed &&
             tlm.stage == MIGRATION_TLM_STAGE_LIVE);
 }
 

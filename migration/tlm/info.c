@@ -102,7 +102,8 @@ void tlm_fill_info(MigrationInfo *info)
     t->smallest_bound = tlm.plan.smallest_bound_ms;
     t->bound_reachable = tlm.plan.bound_reachable;
     t->downtime_reachable = tlm.plan.downtime_reachable;
-    t->has_slack = bound;
+    t->has_deadline = t->has_slack = bound;
+    t->deadline = bound;
     t->slack = tlm.plan.slack_ms;
     t->mtx_bytes = stat64_get(&tlm.mtx_pages) << tlm.page_bits;
     t->dtx_bytes = stat64_get(&tlm.dtx_pages) << tlm.page_bits;
@@ -150,7 +151,8 @@ void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *t)
     monitor_printf(mon, "tlm predicted downtime: %" PRIu64 " ms\n",
                    t->predicted_downtime);
     if (t->has_slack) {
-        monitor_printf(mon, "tlm slack: %" PRId64 " ms%s\n", t->slack,
+        monitor_printf(mon, "tlm deadline: %" PRIu64 " ms, slack %" PRId64
+                       " ms%s\n", t->deadline, t->slack,
                        t->bound_reachable ? "" : " (bound out of reach)");
     }
     monitor_printf(mon, "tlm mtx: %" PRIu64 " kbytes\n", t->mtx_bytes >> 10);

@@ -11,8 +11,7 @@
  *
  * Lock order: BQL -> RAMState.bitmap_mutex -> TlmState.lock -> the locks of
  * throttle.c and placement.c.  None of them is held while a socket is
- * written to, but for the BQL around the last flush, when the channels have
- * been drained.
+ * written to.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -90,7 +89,7 @@ typedef struct TlmState {
      */
     TlmBlock *blocks;
     unsigned nr_blocks;
-    uint32_t ram_version;
+    bool no_memory;             /* for the bitmaps: there are no blocks */
     unsigned page_bits;
     uint64_t total_pages;
     TlmCursor walk;             /* mtx's pass; only moves forward */
@@ -108,6 +107,8 @@ typedef struct TlmState {
     uint64_t epoch_begin_bytes, epoch_begin_pages, epoch_begin_zero_pages;
     int64_t epoch_begin_paused_ns;
     bool switchover_due;
+    bool bound_lost;            /* said to be out of reach */
+    unsigned bound_doubts;      /* epochs in a row that think differently */
     uint64_t handed_over_pages; /* sent when QEMU's own code took over */
     TlmPlanner *planner;
     TlmWorker worker[TLM_WORKERS];
@@ -129,6 +130,7 @@ typedef struct TlmState {
     bool failed;                /* a worker could not send */
     bool cancelled;
     bool switchover_requested;
+    bool switchover_noticed;    /* the planner has been asked about it */
     TlmPacer pacer;
     unsigned batch_pages;
     bool valid;                 /* there is something to show */

@@ -15,6 +15,7 @@
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
 #include "migration/migration.h"
+#include "migration/options.h"
 #include "internal.h"
 
 #define EPOCH_MIN_MS 20
@@ -42,8 +43,15 @@ void tlm_params_init(MigrationTlmParameters *params)
     };
 }
 
-bool tlm_params_check(const MigrationTlmParameters *params, Error **errp)
+bool tlm_params_check(const MigrationParameters *params, Error **errp)
 {
+    /* multifd does not know how many channels it has, it looks here */
+    if (tlm_running() && params->has_multifd_channels &&
+        params->multifd_channels != migrate_multifd_channels()) {
+        error_setg(errp, "Parameter 'multifd-channels' cannot be changed "
+                   "during a migration with capability 'tlm'");
+        return false;
+    }
     if (params->has_tlm_time_bound &&
         params->tlm_time_bound > BOUND_MAX_MS) {
         error_setg(errp, QERR_INVALID_PARAMETER_VALUE, "tlm-time-bound",

@@ -27,6 +27,7 @@
 #include "exec/memory.h"
 #include "exec/ramlist.h"
 #include "exec/target_page.h"
+#include "system/dirtylimit.h"
 #include "system/runstate.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
@@ -36,6 +37,9 @@
 #include "migration/savevm.h"
 #include "internal.h"
 #include "trace.h"
+
+/* Epochs in a row that think differently of the bound before it is said */
+#define BOUND_DOUBTS 2
 
 /* An epoch while steps of the over-commit schedule are to come */
 #define STEP_EPOCH_NS (50 * SCALE_MS)
@@ -115,16 +119,16 @@ bool tlm_check_start(Error **errp)
     MigrationState *s = migrate_get_current();
     unsigned channels = migrate_multifd_channels();
 
+    if (tlm.running) {
+        error_setg(errp, "The previous migration has not been cleaned up "
+                   "yet; try again");
+        return false;
+    }
     WITH_QEMU_LOCK_GUARD(&tlm.lock) {
         tlm.valid = false;
     }
     if (!migrate_tlm()) {
         return true;
-    }
-    if (tlm.running) {
-        error_setg(errp, "The previous migration has not been cleaned up "
-                   "yet; try again");
-        return false;
     }
     /* Capabilities come in any order: only now are they all known */
     if (!tlm_check_caps(s->capabilities, errp)) {
@@ -157,6 +161,12 @@ bool tlm_check_start(Error **errp)
         error_setg(errp, "Capability 'tlm' requires migration mode 'normal'");
         return false;
     }
+    if (dirtylimit_in_service()) {
+        error_setg(errp, "Capability 'tlm' does not go with a dirty page "
+                   "rate limit of the vCPUs; end it with "
+                   "'cancel-vcpu-dirty-limit'");
+        return false;
+    }
     return tlm_placement_start(errp);
 }
 
@@ -181,7 +191,6 @@ static void setup_blocks(void)
     RCU_READ_LOCK_GUARD();
     QEMU_LOCK_GUARD(ram_bitmap_mutex());
 
-    tlm.ram_version = ram_list.version;
     RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
         TlmBlock b = { .rb = rb };
 
@@ -201,7 +210,10 @@ static void setup_blocks(void)
     stat64_set(&tlm.owed_pages, owed);
     tlm.nr_blocks = blocks->len;
     tlm.blocks = (TlmBlock *)g_array_free(g_steal_pointer(&blocks), false);
+    /* What is discarded (virtio-mem) is not owed from the start */
+    stat64_set(&tlm.forgotten_pages, tlm.total_pages - owed);
     if (!ok) {
+        tlm.no_memory = true;
         free_blocks();
     }
 }
@@ -305,6 +317,22 @@ static int64_t hot_ns(int64_t now_ns)
     return now_ns - begin_ns;
 }
 
+/* Tell of a bound that is out of reach, or is in reach again, when sure */
+static void tell_bound(const TlmPlanParams *params,
+                       const TlmPlanDecision *decision)
+{
+    if (decision->bound_reachable != tlm.bound_lost) {
+        tlm.bound_doubts = 0;
+    } else if (++tlm.bound_doubts >= BOUND_DOUBTS ||
+               decision->action != TLM_PLAN_CONTINUE) {
+        tlm.bound_doubts = 0;
+        tlm.bound_lost = !decision->bound_reachable;
+        qapi_event_send_migration_tlm_bound(params->time_bound_ms,
+                                            decision->bound_reachable,
+                                            decision->smallest_bound_ms);
+    }
+}
+
 static void plan(MigrationState *s, TlmPlanDecision *decision)
 {
     const MigrationParameters *p = &s->parameters;
@@ -346,8 +374,10 @@ static void plan(MigrationState *s, TlmPlanDecision *decision)
 
     WITH_QEMU_LOCK_GUARD(&tlm.lock) {
         sample.switchover_requested = tlm.switchover_requested;
+        tlm.switchover_noticed = tlm.switchover_requested;
     }
     tlm_planner_step(tlm.planner, &params, &sample, decision);
+    tell_bound(&params, decision);
     trace_tlm_plan(tlm.epoch, decision->action, decision->reason,
                    decision->epoch_ms, decision->predicted_total_ms,
                    decision->predicted_downtime_ms);
@@ -395,6 +425,8 @@ static int64_t epoch_ns(const TlmPlanDecision *decision)
 /* Parameters may change at any time: they are taken over between epochs */
 static void epoch_begin(MigrationState *s, const TlmPlanDecision *decision)
 {
+    double held;
+
     tlm.dtx_on = s->parameters.tlm_dtx && decision->send_settled;
     tlm.send_hot = decision->send_hot;
     tlm.epoch_begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
@@ -402,8 +434,10 @@ static void epoch_begin(MigrationState *s, const TlmPlanDecision *decision)
     tlm.epoch_begin_pages = pages_sent();
     tlm.epoch_begin_zero_pages = stat64_get(&mig_stats.zero_pages);
     tlm.epoch_begin_paused_ns = tlm_throttle_paused_ns();
-    tlm_throttle_set(MIN(decision->guest_speed,
-                         tlm_placement_step(pass_progress())));
+    held = tlm_placement_step(pass_progress());
+    /* The planner speaks of full speed; fewer host CPUs take their part */
+    tlm_throttle_set(MIN(decision->guest_speed / tlm_placement_share(),
+                         held));
     tlm.walk_end = walk_end();
 
     WITH_QEMU_LOCK_GUARD(&tlm.lock) {
@@ -432,7 +466,7 @@ static bool can_go_on(void)
 {
     Error *err = NULL;
 
-    if (!tlm.nr_blocks) {
+    if (tlm.no_memory) {
         error_setg(&err, "Not enough memory for the bitmaps of TLM: they "
                    "need 96 KiB per GiB of guest RAM");
     } else if (!tlm_layout_unchanged()) {
@@ -563,12 +597,10 @@ int tlm_ram_complete(QEMUFile *f)
     }
     if (!ret) {
         tlm_drain();
+        ret = multifd_ram_flush_and_sync(f);
     }
     bql_lock();
-    if (ret < 0) {
-        return ret;
-    }
-    return multifd_ram_flush_and_sync(f);
+    return ret;
 }
 
 void tlm_ram_completed(void)
@@ -595,8 +627,8 @@ void tlm_device_state_saved(void)
 void tlm_finished(void)
 {
     if (tlm.running) {
-        tlm_placement_end();
         tlm_throttle_end(false);
+        tlm_placement_end();
         tlm_mark(TLM_MARK_END);
         set_stage(MIGRATION_TLM_STAGE_DONE);
     }

@@ -66,7 +66,7 @@ unsigned tlm_channel_group(unsigned id, unsigned channels);
 
 /* Called by options.c and migration-hmp-cmds.c */
 void tlm_params_init(MigrationTlmParameters *params);
-bool tlm_params_check(const MigrationTlmParameters *params, Error **errp);
+bool tlm_params_check(const MigrationParameters *params, Error **errp);
 /* Shallow: @dest borrows what @src owns */
 void tlm_params_test_apply(const MigrationTlmParameters *src,
                            MigrationTlmParameters *dest);
