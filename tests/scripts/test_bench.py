@@ -4,6 +4,7 @@
 
 import contextlib
 import glob
+import importlib.machinery
 import importlib.util
 import io
 import json
@@ -483,6 +484,137 @@ class Claims(unittest.TestCase):
         for line in claims.answers({}, []):
             self.assertIn(claims.NOT_MEASURED, line[2])
             self.assertEqual(line[3], '')
+
+
+def load_script(name):
+    """A script as a module."""
+    path = os.path.join(ROOT, 'scripts', name)
+    loader = importlib.machinery.SourceFileLoader(
+        name.replace('-', '_'), path)
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[loader.name] = module       # dataclasses look there
+    loader.exec_module(module)
+    return module
+
+
+class Bounds(Scratch):
+    """scripts/bench-bound without its migrations."""
+
+    RUNS = 100
+
+    @classmethod
+    def setUpClass(cls):
+        cls.bench = load_script('bench-bound')
+        cls.all = [cls.bench.scenario(n, 1) for n in range(cls.RUNS)]
+
+    def test_fixed_by_the_seed(self):
+        def known(s):
+            return s.workload.title, s.workload.params, s.bound, s.cap
+        self.assertEqual([known(self.bench.scenario(n, 1)) for n in range(9)],
+                         [known(s) for s in self.all[:9]])
+        self.assertNotEqual([known(self.bench.scenario(n, 2))
+                             for n in range(9)],
+                            [known(s) for s in self.all[:9]])
+        # As measured before there were caps
+        self.assertEqual(
+            (self.all[0].workload.title, self.all[0].bound),
+            ('ROM 512 of 768 MiB, 6k pages/s, 2400 Mbit/s', 3379))
+
+    def test_shares(self):
+        linked = [s for s in self.all if s.later != 1]
+        capped = [s for s in self.all if s.cap]
+        cancel = [s for s in self.all if s.action == 'cancel']
+        self.assertEqual((len(linked), len(capped)), (25, 25))
+        self.assertFalse([s for s in linked if s.cap])
+        self.assertGreater(len(cancel), 10)
+        self.assertTrue([s for s in cancel if s.cap])
+        self.assertTrue([s for s in cancel if s.later != 1])
+        up = sum(s.cap[1] > s.cap[0] for s in capped)
+        self.assertGreater(up, 5)
+        self.assertGreater(len(capped) - up, 5)
+
+    def test_bound_can_be_kept(self):
+        for n, s in enumerate(self.all):
+            mbit = s.workload.rate_mbit
+            for c in s.cap:
+                self.assertLess(c, mbit, n)
+            slowest = min(mbit, mbit * s.later, *s.cap)
+            sent = s.turn * self.bench.TURN
+            self.assertAlmostEqual(s.copy_ms, sent * 8e-3 / slowest,
+                                   delta=1, msg=n)
+            self.assertGreaterEqual(s.bound, 1.25 * s.copy_ms + s.limit, n)
+            self.assertGreater(s.workload.limit_s, s.bound * 1e-3, n)
+
+    def test_parameters(self):
+        for s in self.all:
+            p = s.workload.params
+            self.assertEqual(p['tlm-time-bound'], s.bound)
+            self.assertEqual(p.get('tlm-bound-action', 'complete'), s.action)
+            self.assertEqual(p.get('max-bandwidth'),
+                             s.cap[0] * 125000 if s.cap else None)
+
+    def changes(self, scenario, *sent):
+        """What is set when that many bytes have been sent."""
+        done = []
+
+        class Both:
+            def set_rate(self, rate):
+                done.append(rate)
+
+            def qmp(self, command, **arguments):
+                if command == 'query-migrate':
+                    return {'status': 'active',
+                            'ram': {'transferred': self.sent}}
+                done.append(arguments)
+                return None
+
+        vm = Both()
+        during = self.bench.During(scenario, vm)
+        for vm.sent in sent:
+            during(vm, 1.0)
+        return done, during.seen
+
+    def test_changes_once_after_a_third(self):
+        for s in self.all:
+            self.assertEqual(self.changes(s, 0, s.turn - 1), ([], {}))
+            done, seen = self.changes(s, 0, s.turn, 2 * s.turn)
+            self.assertEqual(done, [
+                *([int(s.workload.rate_mbit * s.later)]
+                  if s.later != 1 else []),
+                *([{'max-bandwidth': s.cap[1] * 125000}] if s.cap else [])])
+            self.assertEqual(seen, {
+                **({'changed': 1.0} if s.later != 1 else {}),
+                **({'cap-changed': 1.0} if s.cap else {})})
+
+    def result(self, n, **values):
+        s = self.all[n]
+        return {'number': n, 'seed': 1, 'workload': s.workload.title,
+                'bound': s.bound, 'limit': s.limit, 'converge': s.converge,
+                'action': s.action, 'status': 'completed', 'seen': {},
+                'total_ms': s.bound, 'over_ms': 0, 'bound_kept': True,
+                'downtime_ms': 50, 'downtime_due': s.converge == 'auto',
+                'downtime_kept': True, **values}
+
+    def test_table(self):
+        results = [self.result(n) for n in range(20)]
+        results[9] = self.result(9, status='cancelled')
+        results[5]['seen'] = {'cap-changed': 1.0}
+        results[3]['seen'] = {'changed': 1.0}
+        text = self.bench.table(results)
+        self.assertIn('| all: 20 | 19 | 19 |', text)
+        self.assertIn('| cap changed: 1 | 1 | 1 |', text)
+        self.assertIn('| link changed: 1 | 1 | 1 |', text)
+        self.assertIn('| tlm-bound-action=cancel: 3 | 2 | 2 |', text)
+
+    def test_other_scenarios_are_made_again(self):
+        path = os.path.join(self.dir, 'bound.jsonl')
+        with open(path, 'w') as f:
+            for r in (self.result(0), self.result(1, workload='before'),
+                      self.result(2, seed=2), self.result(3, bound=1)):
+                f.write(json.dumps(r) + '\n')
+            f.write('{"number": 4, "se')
+        self.assertEqual(list(self.bench.load(path, 1)), [0])
 
 
 class Reports(Scratch):

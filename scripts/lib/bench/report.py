@@ -110,8 +110,9 @@ def _noise(groups):
 
 
 def _bound_name(result):
-    return 'bench-bound' + (', link changed' if 'changed' in result.get(
-        'seen', ()) else '')
+    seen = result.get('seen', ())
+    return 'bench-bound' + (', link changed' if 'changed' in seen else
+                            ', cap changed' if 'cap-changed' in seen else '')
 
 
 class Report:
