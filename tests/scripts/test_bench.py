@@ -26,8 +26,8 @@ sys.path[:0] = [os.path.join(ROOT, 'scripts/lib'),
                 os.path.join(ROOT, 'tests/guest/rom')]
 
 import mkbench                              # noqa: E402
-from bench import (claims, linux, plan, report, series,     # noqa: E402
-                   sim, timeline)
+from bench import (claims, linux, plan, promises, report,   # noqa: E402
+                   run, series, sim, table, timeline)
 from bench.modes import MODES                               # noqa: E402
 from bench.workloads import WORKLOADS                       # noqa: E402
 
@@ -112,7 +112,8 @@ def synthetic(workload, mode, number):
         r['held_by'] = 'cgroup-v1-cpuset'
     if mode.startswith('tlm'):
         r['tlm'] = {'mtx-bytes': 3e8, 'dtx-bytes': 6e8, 'stop-bytes': 3e8,
-                    'resent-bytes': 15e7}
+                    'resent-bytes': 15e7, 'lost-work': down + (
+                        900 if mode == 'tlm-auto' else 2)}
         r['half_way'] = {'at': end / 2, 'total': end * 1.05,
                          'downtime': down * 0.95}
     return r
@@ -125,7 +126,9 @@ def write_results(directory, workloads=WORKLOADS, runs=3, modes=None):
             f.write(json.dumps(synthetic(w, m, i)) + '\n')
     with open(os.path.join(directory, report.BOUNDS), 'w') as f:
         for i in range(5):
-            r = {**synthetic('write-heavy', 'tlm', i), 'bound': 4000}
+            r = {**synthetic('write-heavy', 'tlm', i), 'bound': 4000,
+                 'converge': 'none', 'seen': {}, 'over_ms': 400 + i,
+                 'downtime_due': False, 'downtime_kept': False}
             f.write(json.dumps(r) + '\n')
 
 
@@ -484,6 +487,139 @@ class Claims(unittest.TestCase):
         for line in claims.answers({}, []):
             self.assertIn(claims.NOT_MEASURED, line[2])
             self.assertEqual(line[3], '')
+
+
+class Promises(unittest.TestCase):
+    """The table of what was promised."""
+
+    def runs(self, workload, mode, n=5, **values):
+        return [{**synthetic(workload, mode, i), **values} for i in range(n)]
+
+    def groups(self, workload, **by_mode):
+        return {workload: {m.replace('_', '-'): self.runs(
+            workload, m.replace('_', '-'), **values)
+            for m, values in by_mode.items()}}
+
+    def line(self, rows, start):
+        line, = [r for r in rows if r[0].startswith(start)]
+        return line
+
+    def test_nothing(self):
+        for _, measured, kept in promises.rows({}, []):
+            self.assertIn(promises.NOT_MEASURED, measured)
+            self.assertEqual(kept, '')
+
+    def regime(self, stock, **auto):
+        """What is said of rate-is-link."""
+        return self.line(promises.regimes(self.groups(
+            'rate-is-link', offline={}, tlm_auto={
+                'total_ms': 5000, 'downtime_ms': 250, 'guest_lost_ms': 1000,
+                **auto}, **stock)), 'rate = link')
+
+    def test_best_stock_mode(self):
+        slow = {'status': 'completed', 'total_ms': 40000, 'downtime_ms': 290,
+                'guest_lost_ms': 9000}
+        for stock, measured, kept in (
+                ({'multifd_autoconverge': slow},
+                 '0.12 × multifd, auto-converge', 'yes'),
+                # The better one of the two
+                ({'multifd_autoconverge': slow,
+                  'multifd': {**slow, 'total_ms': 10000}},
+                 '0.5 × multifd (', '**total no, lost work yes**'),
+                # Not if it does not meet the limit
+                ({'multifd_autoconverge': slow, 'multifd': {
+                    **slow, 'total_ms': 10000, 'downtime_ms': 340}},
+                 '0.12 × multifd, auto-converge', 'yes'),
+                # Nor if it is post-copy
+                ({'multifd_autoconverge': slow, 'postcopy': {
+                    **slow, 'total_ms': 4000, 'downtime_ms': 3}},
+                 '0.12 × multifd, auto-converge', 'yes'),
+                ({'autoconverge': {**slow, 'guest_lost_ms': 500}},
+                 '0.12 × pre-copy, auto-converge',
+                 '**total yes, lost work no**'),
+                ({'precopy': {}}, '< 0.05 × pre-copy', 'yes'),
+                # What was cut soon might have ended soon
+                ({'autoconverge': slow, 'precopy': {'total_ms': 12000}},
+                 '0.12 × pre-copy, auto-converge',
+                 'yes; not known of pre-copy, cut after 12 s')):
+            line = self.regime(stock)
+            self.assertIn(measured, line[1])
+            self.assertEqual(line[2], kept, line)
+        self.assertEqual(self.regime({'postcopy': {}})[2], '')
+
+    def test_few_runs_are_said(self):
+        rival = {'total_ms': 40000, 'downtime_ms': 290}
+        self.assertNotIn('(n', self.regime({'autoconverge': rival})[1])
+        self.assertIn('(n 5 against 1)', self.regime(
+            {'autoconverge': {**rival, 'n': 1}})[1])
+        self.assertIn('(n 2)', self.regime(
+            {'autoconverge': {**rival, 'n': 2}}, n=2)[1])
+
+    def test_write_heavy(self):
+        rows = list(promises.write_heavy(self.groups(
+            'write-heavy', offline={}, tlm={}, tlm_auto={
+                'guest_lost_ms': 6000}, autoconverge={})))
+        self.assertEqual([r[2] for r in rows],
+                         ['yes', 'yes', '**no**', 'yes', 'yes'])
+        self.assertIn('1.13 ×', rows[0][1])
+
+    def test_hot_set(self):
+        for values, said, kept in (
+                ({'tlm': {'lost-work': 112}}, 'throttled: none', 'yes'),
+                ({'tlm': {'lost-work': 900}}, 'throttled: 0.80 s', '**no**'),
+                ({'downtime_ms': 400, 'tlm': {'lost-work': 400}}, '400 ms',
+                 '**no**'),
+                ({'tlm': {}}, '100 ms', 'yes; throttling not recorded')):
+            line, = promises.hot_set(self.groups(
+                'small-hot-set', offline={}, tlm_auto={
+                    'downtime_ms': 100, **values}))
+            self.assertIn(said, line[1])
+            self.assertEqual(line[2], kept, line)
+
+    def test_idle_is_paired(self):
+        groups = self.groups('idle', multifd={}, tlm={})
+        for i, (a, b) in enumerate(zip(groups['idle']['tlm'],
+                                       groups['idle']['multifd'])):
+            a.update(status='completed', total_ms=10 * (i + 1))
+            b.update(status='completed', total_ms=20 * (i + 1))
+        del groups['idle']['multifd'][0]
+        line = next(promises.idle(groups))
+        self.assertIn('0.5 ×', line[1])
+        self.assertEqual(line[2], 'yes')
+
+    def test_bound(self):
+        runs = [{**synthetic('write-heavy', 'tlm', i), 'bound': 5000,
+                 'downtime_due': True, 'downtime_kept': i > 0}
+                for i in range(3)]
+        self.assertEqual([r[2] for r in promises.bound(runs)],
+                         ['yes', '**no**', 'yes'])
+
+
+class Throttled(unittest.TestCase):
+    """By how much the guest was held back while it ran."""
+
+    def test_seen(self):
+        tlm = {'stage': 'live', 'epochs': 5, 'guest-speed': 0.04}
+        for info, percent in (
+                ({}, 0), ({'cpu-throttle-percentage': 99}, 99),
+                ({'tlm': tlm}, 96), ({'tlm': {**tlm, 'stage': 'stop'}}, 0),
+                ({'tlm': {**tlm, 'epochs': 1, 'guest-speed': 0}}, 0)):
+            self.assertEqual(run.throttled_percent(info), percent)
+
+    def test_cells(self):
+        auto = [synthetic('write-heavy', 'tlm-auto', i) for i in range(3)]
+        self.assertEqual(table.throttled(auto), '0.90 s')
+        for r in auto:
+            r['throttle_percent'] = 93
+        self.assertEqual(table.throttled(auto), '0.90 s, up to 93 %')
+        plain = [synthetic('write-heavy', 'tlm', 0)]
+        self.assertEqual(table.throttled(plain), 'none')
+        stock = [synthetic('write-heavy', 'autoconverge', 0)]
+        self.assertEqual(table.throttled(stock), table.NONE)
+        stock[0]['throttle_percent'] = 99
+        self.assertEqual(table.throttled(stock), 'up to 99 %')
+        stock[0]['throttle_percent'] = 0
+        self.assertEqual(table.throttled(stock), 'none')
 
 
 def load_script(name):

@@ -10,7 +10,8 @@ from statistics import median
 
 from tlmtest import env
 
-from . import claims, plan, published, series, sim, table
+from . import (bounds, claims, plan, promises, published, series, sim,
+               table)
 from .document import Document
 from .modes import MODES
 from .workloads import WORKLOADS
@@ -33,6 +34,9 @@ METHOD = (
     'Lost work is the time of the migration less what the guest got done in '
     'it, at its own rate in the 1.5 s before. CPU time is that of the source '
     'without its vCPUs.',
+    'Throttled: by its own account, for how long in all TLM held the vCPUs '
+    'back while the guest ran, the stop not included, and by how much at '
+    'most; of auto-converge only the latter is known.',
     'The verdict: after the migration the guest compares all of its working '
     'set with what it has written, twice.')
 READING = (
@@ -156,6 +160,17 @@ class Report:
                    'from the smallest to the largest (median of all modes).')
         if missing_matplotlib():
             d.text(missing_matplotlib())
+
+    def promised(self):
+        d = self.document
+        d.heading('What was promised, and what came out')
+        d.table(promises.HEAD, promises.rows(self.groups, self.bounds))
+        d.text(promises.POSTCOPY)
+
+    def bound(self):
+        if self.bounds:
+            self.document.heading('The bound')
+            self.document.table(bounds.HEAD, bounds.rows(self.bounds))
 
     def claims(self):
         d = self.document
@@ -345,8 +360,8 @@ class Report:
         d.points(LIMITS)
 
     def write(self):
-        for section in (self.opening, self.claims, self.workloads,
-                        self.silence, self.overcommit, self.predictions,
+        for section in (self.opening, self.promised, self.claims,
+                        self.bound, self.workloads, self.silence, self.overcommit, self.predictions,
                         self.simulator, self.others, self.closing):
             section()
         for name, text in (('report.md', self.document.markdown(self.out)),
