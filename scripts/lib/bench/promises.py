@@ -170,6 +170,9 @@ def _against_best(promise, by_mode, auto, limit):
         kept.append(('lost work', mine < theirs))
     said = ', '.join(f"{what} {'yes' if k else 'no'}" for what, k in kept)
     said = yes(kept[0][1]) if len({k for _, k in kept}) == 1 else f'**{said}**'
+    copy = mid(by_mode.get('offline', []), 'total_ms')
+    if copy and copy > limit * total:
+        said += f'; one copy of RAM alone is {copy / total:.2f} ×'
     if not cut and first_cut and ours > limit * first_cut[0]:
         said += (f'; not known of {by_mode[first_cut[1]][0]["mode"]}, cut '
                  f'after {first_cut[0] / 1e3:.0f} s')
@@ -221,7 +224,8 @@ def bound(results):
     due = [r for r in done if r.get('downtime_due')]
     kept = sum(r['downtime_kept'] for r in due)
     yield (f'downtime ≤ {bounds.DOWNTIME_SHARE} × the limit where said to be '
-           'reachable', f'{kept} of {len(due)}', yes(kept == len(due)))
+           'reachable', f'{kept} of {len(due)}',
+           yes(kept == len(due)) if due else '')
     c = Check('predicted half-way within 15 % (median)', done)
     for what, key in (('total', 'total_ms'), ('downtime', 'downtime_ms')):
         off = bounds.off(done, what, key)

@@ -10,7 +10,7 @@ from statistics import median
 
 from tlmtest import env
 
-from . import (bounds, claims, plan, promises, published, series, sim,
+from . import (bounds, claims, order, plan, promises, published, series, sim,
                table)
 from .document import Document
 from .modes import MODES
@@ -53,6 +53,11 @@ LIMITS = (
     'loss, no other traffic, hardly any latency.',
     'Guests are small. The simulator shows larger ones, and how far it is off '
     'on what was measured.')
+
+
+APART = ('Not all of these modes were measured in turns with each other, from '
+         'the same commit (in brackets the number of runs); between such '
+         'groups the machine may have been quicker or slower:')
 
 
 class NoResults(Exception):
@@ -195,10 +200,18 @@ class Report:
         d.text(f'`scripts/bench --only {name}`; × is against '
                f'"{by_mode[base][0]["mode"]}".')
         d.table(table.HEAD, table.rows(by_mode, base))
+        self.apart(by_mode)
         self.draw(f'{name}-bars',
                   lambda: self.plots.bars(by_mode, BARS),
                   f'{name}: medians and single runs')
         self.timelines(name, by_mode)
+
+    def apart(self, by_mode):
+        """What was not measured in turns with the rest."""
+        lines = order.describe(by_mode)
+        if lines:
+            self.document.text(APART)
+            self.document.points(lines)
 
     def timelines(self, name, by_mode):
         typical = [r for r in map(series.typical, by_mode.values()) if r]
