@@ -39,6 +39,16 @@ PLOTS_LIMIT = 1 << 20   # as much as may be checked in
 SVG = '{http://www.w3.org/2000/svg}'
 
 
+WORDS = {
+    'npb': 'TLM-GUEST beat=9 ms=5 passes=1 pages=7 scans=1\n'
+           'IS A VERIFIED run=1 iterations=10 seconds=1.2 units=9\n'
+           'IS A VERIFIED run=2 iterations=10 seconds=1.2 units=9\n'
+           'TLM-GUEST beat=10 ms=6 passes=1 pages=7 scans=2',
+    'redis': 'redis: all keys are right, 120000 of 120000 are there, '
+             'commands: 5',
+    'stress-ng': 'passed: 1: vm (1)\nsuccessful run completed in 20 secs'}
+
+
 def guest_counts(live_ms, end_ms, share, after):
     """Full speed before and (if @after) behind, @share of it while live."""
     pages, counts = 0, []
@@ -105,6 +115,12 @@ def synthetic(workload, mode, number):
          **outcome(mode, 1 + number * 0.02)}
     if r['status'] == 'not possible':
         return r
+    settings = getattr(WORKLOADS[workload].guest, 'settings', {})
+    if 'set' in settings and r['status'] == 'completed':
+        r['verdict'] = WORDS.get(settings['set'], WORDS['npb'])
+        if settings['set'] == 'mpi':
+            r['peer'] = {'status': 'completed', 'total_ms': 3900 + number,
+                         'downtime_ms': 240}
     end = int(r['total_ms'])
     down = int(r.get('downtime_ms', 0))
     r['timeline'] = synthetic_timeline(mode, end - down, end, r['bytes'], 0.8)
@@ -837,6 +853,39 @@ class Reports(Scratch):
         self.assertRegex(text, r'\| TLM, 0\.2-\(2\) \|.*\| 80 .*'
                          r'\| cgroup-v1-cpuset \|')
         self.assertNotRegex(text, r'\bnan\b|\binf\b|None')
+
+    def test_programs(self):
+        r = self.groups['npb-is']['tlm'][1]
+        r.update(status='error', guest=None, verdict=None, error=
+                 'dst: guest 5 is wrong: IS A FAILED run=3\nmore')
+        self.groups['mpi-is']['tlm-auto'][0]['peer'] = {'status': 'not ended'}
+        with open(self.path, 'w') as f:
+            for by_mode in self.groups.values():
+                for results in by_mode.values():
+                    for r in results:
+                        f.write(json.dumps(r) + '\n')
+        report.write(self.dir, draw=False)
+        text = self.read('report.md')
+        part = self.section(text, WORKLOADS['npb-is'].title)
+        # It had arrived, and was wrong then: that is not hidden by n
+        self.assertRegex(part, r'\| TLM \| 2/3 \|.*\| 2/3 \|')
+        self.assertIn('- TLM, run 2: error: dst: guest 5 is wrong: IS A '
+                      'FAILED run=3\n', part)
+        self.assertIn('| TLM, converge | 3/3 | `IS A VERIFIED run=2 '
+                      'iterations=10 seconds=1.2 units=9` (and 1 before) |',
+                      part)
+        part = self.section(text, WORKLOADS['mpi-is'].title)
+        self.assertRegex(part, r'\| TLM \| 3/3 \|.*\| 3/3 \| 3\.90 '
+                         r'\(3\.90–3\.90\) \| 240')
+        self.assertRegex(part, r'\| TLM, converge \| 3/3 \|.*\| 2/3 \| 3')
+        self.assertIn('all keys are right',
+                      self.section(text, WORKLOADS['redis'].title))
+        self.assertNotIn('last words', self.section(
+            text, WORKLOADS['write-heavy'].title))
+        self.assertIn('| npb-is | 11 of 12 migrations in all modes | no |',
+                      text)
+        self.assertIn('then the other node: 11 of 12 ended', text)
+        self.assertRegex(text, r'MPLM, MG\.C .* npb-mg \| – \|')
 
     def test_programs_are_not_simulated(self):
         groups = {n: self.groups[n] for n in self.groups

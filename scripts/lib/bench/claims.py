@@ -4,8 +4,8 @@
 
 from statistics import median
 
-from . import bounds
-from .table import values
+from . import bounds, programs
+from .table import arrived, values
 
 RIVALS = ('multifd-autoconverge', 'autoconverge')
 HALF, QUARTER = 0.5, 0.25
@@ -227,9 +227,28 @@ def idle(groups):
     return lines or [(claim, '', NOT_MEASURED, '')]
 
 
+def verified(groups):
+    """Of programs in Linux guests."""
+    claim = 'programs verify after having been migrated in mid-run'
+    lines = []
+    for workload, by_mode in groups.items():
+        if not programs.is_program(by_mode):
+            continue
+        there = [r for results in by_mode.values() for r in results
+                 if arrived(r)]
+        right = sum(r.get('guest') == 'well' for r in there)
+        text = f'{right} of {len(there)} migrations in all modes'
+        peers = [r['peer'] for r in there if r.get('peer')]
+        if peers:
+            done = sum(p['status'] == 'completed' for p in peers)
+            text += f'; then the other node: {done} of {len(peers)} ended'
+        lines.append((claim, workload, text, yes(right == len(there))))
+    return lines or [(claim, '', NOT_MEASURED, '')]
+
+
 def answers(groups, bound_results):
     return [*total_time(groups), *quarter(groups), *downtime(groups),
-            *ends(groups), *bound(bound_results), *dtx_helps(groups),
+            *ends(groups), *verified(groups), *bound(bound_results), *dtx_helps(groups),
             *overcommit(groups), *idle(groups)]
 
 

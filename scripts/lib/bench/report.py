@@ -10,8 +10,8 @@ from statistics import median
 
 from tlmtest import env
 
-from . import (bounds, claims, order, plan, promises, published, series, sim,
-               table)
+from . import (bounds, claims, order, plan, programs, promises,
+               published, series, sim, table)
 from .document import Document
 from .modes import MODES
 from .workloads import WORKLOADS
@@ -32,13 +32,14 @@ METHOD = (
     'change of its counter at the source to the first one at the destination, '
     'looked at every 10 ms from outside.',
     'Lost work is the time of the migration less what the guest got done in '
-    'it, at its own rate in the 1.5 s before. CPU time is that of the source '
+    'it, at its own rate before: over 1.5 s, of programs over 6 s. CPU time is that of the source '
     'without its vCPUs.',
     'Throttled: by its own account, for how long in all TLM held the vCPUs '
     'back while the guest ran, the stop not included, and by how much at '
     'most; of auto-converge only the latter is known.',
     'The verdict: after the migration the guest compares all of its working '
-    'set with what it has written, twice.')
+    'set with what it has written, twice. A program is told to come to an '
+    'end, and checks its results itself.')
 READING = (
     'Bars are medians, dots single runs; hatched is what was cut before its '
     'end.',
@@ -58,6 +59,10 @@ LIMITS = (
 APART = ('Not all of these modes were measured in turns with each other, from '
          'the same commit (in brackets the number of runs); between such '
          'groups the machine may have been quicker or slower:')
+
+
+PROGRAMS = ('What the program found when it checked its results after it had '
+            'been migrated in mid-run:')
 
 
 class NoResults(Exception):
@@ -201,6 +206,13 @@ class Report:
                f'"{by_mode[base][0]["mode"]}".')
         d.table(table.HEAD, table.rows(by_mode, base))
         self.apart(by_mode)
+        wrong = programs.troubles(by_mode)
+        if wrong:
+            d.text('Runs that went wrong:')
+            d.points(wrong)
+        if programs.is_program(by_mode):
+            d.text(PROGRAMS)
+            d.table(programs.head(by_mode), programs.rows(by_mode))
         self.draw(f'{name}-bars',
                   lambda: self.plots.bars(by_mode, BARS),
                   f'{name}: medians and single runs')
