@@ -20,6 +20,8 @@ RESULTS, BOUNDS = 'results.jsonl', 'bound.jsonl'
 BARS = (series.TOTAL, series.DOWNTIME, series.SENT, series.LOST)
 OVERCOMMIT_BARS = (series.TOTAL, series.DOWNTIME, series.SENT,
                    series.LIVE_SPEED)
+OVERVIEW = ('precopy', 'multifd', 'autoconverge', 'multifd-autoconverge',
+            'postcopy', 'tlm', 'tlm-auto')
 PREDICTED_MS, DOWNTIME_MS = 500, 20
 SHOWN_S = 0.8           # of less a timeline has next to no samples
 METHOD = (
@@ -129,6 +131,31 @@ def _bound_name(result):
                             ', cap changed' if 'cap-changed' in seen else '')
 
 
+def overview_rows(groups):
+    """{workload: (base mode, {mode: (times the base, whether cut)})}"""
+    found = {}
+    for name, by_mode in groups.items():
+        base = next((m for m in ('offline', 'multifd') if claims.mid(
+            by_mode.get(m, []), 'total_ms')), None)
+        if not base:
+            continue
+        marks = {}
+        for mode, results in by_mode.items():
+            if mode == base or mode not in OVERVIEW:
+                continue
+            x = promises.times(results, by_mode[base], 'total_ms')
+            cut = [r['total_ms'] for r in results
+                   if r['status'] == 'not ended']
+            if x is not None:
+                marks[mode] = x, False
+            elif cut:
+                marks[mode] = max(cut) / claims.mid(by_mode[base],
+                                                    'total_ms'), True
+        if marks:
+            found[name] = base, marks
+    return found
+
+
 class Report:
     def __init__(self, out, draw=True):
         self.out = out
@@ -176,6 +203,14 @@ class Report:
         d.heading('What was promised, and what came out')
         d.table(promises.HEAD, promises.rows(self.groups, self.bounds))
         d.text(promises.POSTCOPY)
+
+    def overview(self):
+        rows = overview_rows(self.groups)
+        if rows:
+            titles = {m: mode.title for m, mode in MODES.items()}
+            self.draw('overview', lambda: self.plots.overview(rows, titles),
+                      'All workloads: total time against that of stop and '
+                      'copy (of idle guests, of multifd), medians')
 
     def bound(self):
         if self.bounds:
@@ -385,7 +420,7 @@ class Report:
         d.points(LIMITS)
 
     def write(self):
-        for section in (self.opening, self.promised, self.claims,
+        for section in (self.opening, self.overview, self.promised, self.claims,
                         self.bound, self.workloads, self.silence, self.overcommit, self.predictions,
                         self.simulator, self.others, self.closing):
             section()
