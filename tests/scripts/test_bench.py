@@ -26,8 +26,8 @@ sys.path[:0] = [os.path.join(ROOT, 'scripts/lib'),
                 os.path.join(ROOT, 'tests/guest/rom')]
 
 import mkbench                              # noqa: E402
-from bench import (claims, linux, order, plan, promises,      # noqa: E402
-                   report, run, series, sim, table, timeline)
+from bench import (claims, docs, linux, order, plan,       # noqa: E402
+                   promises, report, run, series, sim, store, table, timeline)
 from bench.modes import MODES                               # noqa: E402
 from bench.workloads import WORKLOADS                       # noqa: E402
 
@@ -229,6 +229,34 @@ class Plan(Scratch):
         self.assertEqual(self.made.count(('write-heavy', 'tlm')), 4)
         self.execute(runs, self.measure)
         self.assertEqual(len(self.made), 6)
+
+    def test_cut_by_an_earlier_call(self):
+        """As by --runs 1 --limit 40."""
+        def cut(workload, mode):
+            self.made.append(mode)
+            return {'status': 'not ended', 'limit_s': 40}
+
+        one = [('write-heavy', 'precopy', 0)]
+        five = [('write-heavy', 'precopy', i) for i in range(5)]
+        self.execute(one, cut, 40)
+        self.assertEqual(len(self.made), 1)
+        for runs in (one, five):
+            self.execute(runs, cut, 40)
+            self.assertEqual(len(self.made), 1)
+            self.execute(runs, cut, 20)
+            self.assertEqual(len(self.made), 1)
+        self.execute(one, cut, 100)         # it might end by then
+        self.assertEqual(len(self.made), 2)
+
+    def test_goes_on_from_packed_results(self):
+        self.execute(self.RUNS[:2], self.measure)
+        packed = store.pack(self.path, self.path)
+        os.remove(self.path)
+        self.assertEqual(len(plan.load(self.path)), 2)
+        self.execute(self.RUNS, self.measure)
+        self.assertEqual(len(self.made), 4)
+        os.remove(packed)
+        self.assertEqual(len(plan.load(self.path)), 4)
 
     def test_time_left(self):
         done = {'a/slow/0': {'wall_s': 60}, 'a/fast/0': {'wall_s': 2}}
@@ -931,6 +959,51 @@ class Reports(Scratch):
         os.remove(os.path.join(self.dir, report.BOUNDS))
         report.write(self.dir, draw=False)
         self.assertIn('not ended', self.read('report.md'))
+
+    def test_packed_results(self):
+        """As they are checked in: the same report."""
+        report.write(self.dir, draw=False)
+        text = self.read('report.md')
+        for name in (report.RESULTS, report.BOUNDS):
+            path = os.path.join(self.dir, name)
+            store.pack(path, path)
+            os.remove(path)
+        out = os.path.join(self.dir, 'elsewhere')
+        report.write(self.dir, out, draw=False)
+        self.assertEqual(self.read('elsewhere/report.md'), text)
+
+    def test_documentation(self):
+        write_results(self.dir, ('idle16g', 'write-heavy', 'redis'))
+        page = os.path.join(self.dir, 'page.md')
+        begin, end = docs.BEGIN.format, docs.END.format
+        with open(page, 'w') as f:
+            f.write(f"# Mine\n{begin('promised')}\nSTALE\n{end('promised')}\n"
+                    f"between\n{begin('bound')}{end('bound')}\n"
+                    f"{begin('measured')}{end('measured')}\nlast\n")
+        written, _ = report.write_docs(page, self.dir,
+                                       os.path.join(self.dir, 'report'))
+        text = self.read('page.md')
+        self.assertNotIn('STALE', text)
+        self.assertNotIn('kept or not', text)
+        self.assertTrue(text.startswith('# Mine\n<!-- made by'))
+        self.assertTrue(text.endswith('\nlast\n'))
+        self.assertIn('\nbetween\n', text)
+        for part in ('| promise |', 'converge=none: 5', '### idle 16 GiB'):
+            self.assertEqual(text.count(part), 1, part)
+        for name in re.findall(r'\]\((.*?)\)', text):
+            self.assertTrue(os.path.exists(os.path.join(self.dir, name)),
+                            name)
+        # Once more changes nothing, also from what was checked in
+        report.write_docs(page, os.path.join(self.dir, 'page'),
+                          os.path.join(self.dir, 'report'))
+        self.assertEqual(self.read('page.md'), text)
+
+    def test_page_has_a_place_for_each_part(self):
+        with open(os.path.join(ROOT, 'docs/benchmarks.md')) as f:
+            text = f.read()
+        for part in report.PARTS:
+            self.assertEqual(text.count(docs.BEGIN.format(part)), 1, part)
+            self.assertEqual(text.count(docs.END.format(part)), 1, part)
 
     def test_no_result(self):
         os.remove(self.path)

@@ -3,15 +3,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import importlib.util
-import json
 import os
 import time
 from statistics import median
 
 from tlmtest import env
 
-from . import (bounds, claims, order, plan, programs, promises,
-               published, series, sim, table)
+from . import (bounds, claims, docs, order, plan, programs, promises,
+               published, series, sim, store, table)
 from .document import Document
 from .modes import MODES
 from .workloads import WORKLOADS
@@ -67,6 +66,15 @@ PROGRAMS = ('What the program found when it checked its results after it had '
             'been migrated in mid-run:')
 
 
+PARTS = {               # of docs/benchmarks.md: sections
+    'overview': ('overview',), 'promised': ('promised',),
+    'bound': ('bound',), 'measured': (
+        'opening', 'claims', 'workloads', 'silence', 'overcommit',
+        'predictions', 'simulator', 'others'),
+    'closing': ('closing',)}
+UNDER_A_HEADING = 'bound', 'heading'    # of that page, with more below it
+
+
 class NoResults(Exception):
     """There is nothing to report on."""
 
@@ -89,16 +97,7 @@ def _ordered(groups):
 
 
 def load_bounds(path):
-    if not os.path.exists(path):
-        return []
-    results = []
-    with open(path) as f:
-        for line in f:
-            try:
-                results.append(json.loads(line))
-            except ValueError:      # the last line, cut short
-                continue
-    return results
+    return store.read(path)
 
 
 def _all(groups):
@@ -157,17 +156,20 @@ def overview_rows(groups):
 
 
 class Report:
-    def __init__(self, out, draw=True):
-        self.out = out
-        done = plan.load(os.path.join(out, RESULTS))
+    def __init__(self, source, out=None, draw=True):
+        """Of the results in the directory @source."""
+        self.out = out = out or source
+        done = plan.load(os.path.join(source, RESULTS))
         if not done:
-            raise NoResults(f'no results in {os.path.join(out, RESULTS)}')
+            raise NoResults(f'no results in {os.path.join(source, RESULTS)}')
+        os.makedirs(out, exist_ok=True)
         self.groups = _ordered(plan.by_workload(done))
-        self.bounds = load_bounds(os.path.join(out, BOUNDS))
+        self.bounds = load_bounds(os.path.join(source, BOUNDS))
         tool = os.path.join(env.BUILD, 'tools/tlm-sim')
         self.tool = tool if os.path.exists(tool) else None
         self.document = Document('Live migration by TLM, measured')
         self.written = []
+        self.sections = {}      # name: which blocks of the document
         self.plots = None
         if draw and not missing_matplotlib():
             from . import plots
@@ -214,7 +216,7 @@ class Report:
 
     def bound(self):
         if self.bounds:
-            self.document.heading('The bound')
+            self.document.heading('The bound, kept or not')
             self.document.table(bounds.HEAD, bounds.rows(self.bounds))
 
     def claims(self):
@@ -423,7 +425,10 @@ class Report:
         for section in (self.opening, self.overview, self.promised, self.claims,
                         self.bound, self.workloads, self.silence, self.overcommit, self.predictions,
                         self.simulator, self.others, self.closing):
+            begin = len(self.document.blocks)
             section()
+            self.sections[section.__name__] = slice(
+                begin, len(self.document.blocks))
         for name, text in (('report.md', self.document.markdown(self.out)),
                            ('report.html', self.document.html())):
             path = os.path.join(self.out, name)
@@ -433,6 +438,24 @@ class Report:
         return self.written
 
 
-def write(out, draw=True):
+    def parts(self, directory, plots):
+        """{name: Markdown} for a page in @directory, with the plots in the
+        directory @plots."""
+        return {part: self.document.part(
+            [b for name in names for b in self.document.blocks[
+                self.sections[name]] if (part, b[0]) != UNDER_A_HEADING],
+            directory, plots) for part, names in PARTS.items()}
+
+
+def write(source, out=None, draw=True):
     """Returns (files written, what is missing or None)."""
-    return Report(out, draw).write(), missing_matplotlib()
+    return Report(source, out, draw).write(), missing_matplotlib()
+
+
+def write_docs(page, source, out=None):
+    """Also bring that page up to date."""
+    r = Report(source, out)
+    written = r.write()
+    return written + docs.update(page, r, [
+        os.path.join(source, name) for name in (RESULTS, BOUNDS)]), \
+        missing_matplotlib()
