@@ -134,9 +134,9 @@ def overview_rows(groups):
     """{workload: (base mode, {mode: (times the base, whether cut)})}"""
     found = {}
     for name, by_mode in groups.items():
-        base = next((m for m in ('offline', 'multifd') if claims.mid(
-            by_mode.get(m, []), 'total_ms')), None)
-        if not base:
+        idle = name in WORKLOADS and 'offline' not in WORKLOADS[name].modes
+        base = 'multifd' if idle else 'offline'
+        if not claims.mid(by_mode.get(base, []), 'total_ms'):
             continue
         marks = {}
         for mode, results in by_mode.items():
