@@ -4,6 +4,7 @@
 
 import contextlib
 import glob
+import importlib.machinery
 import importlib.util
 import io
 import json
@@ -25,8 +26,8 @@ sys.path[:0] = [os.path.join(ROOT, 'scripts/lib'),
                 os.path.join(ROOT, 'tests/guest/rom')]
 
 import mkbench                              # noqa: E402
-from bench import (claims, linux, plan, report, series,     # noqa: E402
-                   sim, timeline)
+from bench import (claims, docs, linux, order, plan,       # noqa: E402
+                   promises, report, run, series, sim, store, table, timeline)
 from bench.modes import MODES                               # noqa: E402
 from bench.workloads import WORKLOADS                       # noqa: E402
 
@@ -34,8 +35,18 @@ RATE = 750000           # pages/s of the synthetic guest
 LINK = 300e6            # bytes/s
 CUT = ('precopy', 'multifd', 'xbzrle')
 PLOT_LIMIT = 60 << 10
-PLOTS_LIMIT = 1 << 20   # as much as may be checked in
+PLOTS_LIMIT = 1000000   # as much as may be checked in
 SVG = '{http://www.w3.org/2000/svg}'
+
+
+WORDS = {
+    'npb': 'TLM-GUEST beat=9 ms=5 passes=1 pages=7 scans=1\n'
+           'IS A VERIFIED run=1 iterations=10 seconds=1.2 units=9\n'
+           'IS A VERIFIED run=2 iterations=10 seconds=1.2 units=9\n'
+           'TLM-GUEST beat=10 ms=6 passes=1 pages=7 scans=2',
+    'redis': 'redis: all keys are right, 120000 of 120000 are there, '
+             'commands: 5',
+    'stress-ng': 'passed: 1: vm (1)\nsuccessful run completed in 20 secs'}
 
 
 def guest_counts(live_ms, end_ms, share, after):
@@ -104,6 +115,12 @@ def synthetic(workload, mode, number):
          **outcome(mode, 1 + number * 0.02)}
     if r['status'] == 'not possible':
         return r
+    settings = getattr(WORKLOADS[workload].guest, 'settings', {})
+    if 'set' in settings and r['status'] == 'completed':
+        r['verdict'] = WORDS.get(settings['set'], WORDS['npb'])
+        if settings['set'] == 'mpi':
+            r['peer'] = {'status': 'completed', 'total_ms': 3900 + number,
+                         'downtime_ms': 240}
     end = int(r['total_ms'])
     down = int(r.get('downtime_ms', 0))
     r['timeline'] = synthetic_timeline(mode, end - down, end, r['bytes'], 0.8)
@@ -111,7 +128,8 @@ def synthetic(workload, mode, number):
         r['held_by'] = 'cgroup-v1-cpuset'
     if mode.startswith('tlm'):
         r['tlm'] = {'mtx-bytes': 3e8, 'dtx-bytes': 6e8, 'stop-bytes': 3e8,
-                    'resent-bytes': 15e7}
+                    'resent-bytes': 15e7, 'lost-work': down + (
+                        900 if mode == 'tlm-auto' else 2)}
         r['half_way'] = {'at': end / 2, 'total': end * 1.05,
                          'downtime': down * 0.95}
     return r
@@ -124,7 +142,9 @@ def write_results(directory, workloads=WORKLOADS, runs=3, modes=None):
             f.write(json.dumps(synthetic(w, m, i)) + '\n')
     with open(os.path.join(directory, report.BOUNDS), 'w') as f:
         for i in range(5):
-            r = {**synthetic('write-heavy', 'tlm', i), 'bound': 4000}
+            r = {**synthetic('write-heavy', 'tlm', i), 'bound': 4000,
+                 'converge': 'none', 'seen': {}, 'over_ms': 400 + i,
+                 'downtime_due': False, 'downtime_kept': False}
             f.write(json.dumps(r) + '\n')
 
 
@@ -209,6 +229,34 @@ class Plan(Scratch):
         self.assertEqual(self.made.count(('write-heavy', 'tlm')), 4)
         self.execute(runs, self.measure)
         self.assertEqual(len(self.made), 6)
+
+    def test_cut_by_an_earlier_call(self):
+        """As by --runs 1 --limit 40."""
+        def cut(workload, mode):
+            self.made.append(mode)
+            return {'status': 'not ended', 'limit_s': 40}
+
+        one = [('write-heavy', 'precopy', 0)]
+        five = [('write-heavy', 'precopy', i) for i in range(5)]
+        self.execute(one, cut, 40)
+        self.assertEqual(len(self.made), 1)
+        for runs in (one, five):
+            self.execute(runs, cut, 40)
+            self.assertEqual(len(self.made), 1)
+            self.execute(runs, cut, 20)
+            self.assertEqual(len(self.made), 1)
+        self.execute(one, cut, 100)         # it might end by then
+        self.assertEqual(len(self.made), 2)
+
+    def test_goes_on_from_packed_results(self):
+        self.execute(self.RUNS[:2], self.measure)
+        packed = store.pack(self.path, self.path)
+        os.remove(self.path)
+        self.assertEqual(len(plan.load(self.path)), 2)
+        self.execute(self.RUNS, self.measure)
+        self.assertEqual(len(self.made), 4)
+        os.remove(packed)
+        self.assertEqual(len(plan.load(self.path)), 4)
 
     def test_time_left(self):
         done = {'a/slow/0': {'wall_s': 60}, 'a/fast/0': {'wall_s': 2}}
@@ -300,6 +348,14 @@ class Samples(unittest.TestCase):
         times, speeds = series.speed(r)
         self.assertLess(times[-1], r['total_ms'] / 1e3)
         self.assertAlmostEqual(speeds[-1], 80, delta=1)
+
+    def test_thinned(self):
+        xs, ys = series.thin(list(range(315)), [2.0] * 315)
+        self.assertLessEqual(len(xs), series.POINTS)
+        self.assertEqual(set(ys), {2.0})
+        self.assertEqual(xs, sorted(xs))
+        few = [1, 2], [3, 4]
+        self.assertEqual(series.thin(*few), few)
 
     def test_units_fit(self):
         runs = [synthetic('idle', 'tlm', i) for i in range(3)]
@@ -485,6 +541,321 @@ class Claims(unittest.TestCase):
             self.assertEqual(line[3], '')
 
 
+class Promises(unittest.TestCase):
+    """The table of what was promised."""
+
+    def runs(self, workload, mode, n=5, **values):
+        return [{**synthetic(workload, mode, i), **values} for i in range(n)]
+
+    def groups(self, workload, **by_mode):
+        return {workload: {m.replace('_', '-'): self.runs(
+            workload, m.replace('_', '-'), **values)
+            for m, values in by_mode.items()}}
+
+    def line(self, rows, start):
+        line, = [r for r in rows if r[0].startswith(start)]
+        return line
+
+    def test_nothing(self):
+        for _, measured, kept in promises.rows({}, []):
+            self.assertIn(promises.NOT_MEASURED, measured)
+            self.assertEqual(kept, '')
+
+    def regime(self, stock, **auto):
+        """What is said of rate-is-link."""
+        return self.line(promises.regimes(self.groups(
+            'rate-is-link', offline={}, tlm_auto={
+                'total_ms': 5000, 'downtime_ms': 250, 'guest_lost_ms': 1000,
+                **auto}, **stock)), 'rate = link')
+
+    def test_best_stock_mode(self):
+        slow = {'status': 'completed', 'total_ms': 40000, 'downtime_ms': 290,
+                'guest_lost_ms': 9000}
+        for stock, measured, kept in (
+                ({'multifd_autoconverge': slow},
+                 '0.12 × multifd, auto-converge', 'yes'),
+                # The better one of the two
+                ({'multifd_autoconverge': slow,
+                  'multifd': {**slow, 'total_ms': 10000}},
+                 '0.5 × multifd (', '**total no, lost work yes**; '
+                 'one copy of RAM alone is 0.40 ×'),
+                # Not if it does not meet the limit
+                ({'multifd_autoconverge': slow, 'multifd': {
+                    **slow, 'total_ms': 10000, 'downtime_ms': 340}},
+                 '0.12 × multifd, auto-converge', 'yes'),
+                # Nor if it is post-copy
+                ({'multifd_autoconverge': slow, 'postcopy': {
+                    **slow, 'total_ms': 4000, 'downtime_ms': 3}},
+                 '0.12 × multifd, auto-converge', 'yes'),
+                ({'autoconverge': {**slow, 'guest_lost_ms': 500}},
+                 '0.12 × pre-copy, auto-converge',
+                 '**total yes, lost work no**'),
+                ({'precopy': {}}, '< 0.05 × pre-copy', 'yes'),
+                # What was cut soon might have ended soon
+                ({'autoconverge': slow, 'precopy': {'total_ms': 12000}},
+                 '0.12 × pre-copy, auto-converge',
+                 'yes; not known of pre-copy, cut after 12 s')):
+            line = self.regime(stock)
+            self.assertIn(measured, line[1])
+            self.assertEqual(line[2], kept, line)
+        self.assertEqual(self.regime({'postcopy': {}})[2], '')
+
+    def test_few_runs_are_said(self):
+        rival = {'total_ms': 40000, 'downtime_ms': 290}
+        self.assertNotIn('(n', self.regime({'autoconverge': rival})[1])
+        self.assertIn('(n 5 against 1)', self.regime(
+            {'autoconverge': {**rival, 'n': 1}})[1])
+        self.assertIn('(n 2)', self.regime(
+            {'autoconverge': {**rival, 'n': 2}}, n=2)[1])
+
+    def test_write_heavy(self):
+        rows = list(promises.write_heavy(self.groups(
+            'write-heavy', offline={}, tlm={}, tlm_auto={
+                'guest_lost_ms': 6000}, autoconverge={})))
+        self.assertEqual([r[2] for r in rows],
+                         ['yes', 'yes', '**no**', 'yes', 'yes'])
+        self.assertIn('1.13 ×', rows[0][1])
+
+    def test_hot_set(self):
+        for values, said, kept in (
+                ({'tlm': {'lost-work': 112}}, 'throttled: none', 'yes'),
+                ({'tlm': {'lost-work': 900}}, 'throttled: 0.80 s', '**no**'),
+                ({'downtime_ms': 400, 'tlm': {'lost-work': 400}}, '400 ms',
+                 '**no**'),
+                ({'tlm': {}}, '100 ms', 'yes; throttling not recorded')):
+            line, = promises.hot_set(self.groups(
+                'small-hot-set', offline={}, tlm_auto={
+                    'downtime_ms': 100, **values}))
+            self.assertIn(said, line[1])
+            self.assertEqual(line[2], kept, line)
+
+    def test_idle_is_paired(self):
+        groups = self.groups('idle', multifd={}, tlm={})
+        for i, (a, b) in enumerate(zip(groups['idle']['tlm'],
+                                       groups['idle']['multifd'])):
+            a.update(status='completed', total_ms=10 * (i + 1))
+            b.update(status='completed', total_ms=20 * (i + 1))
+        del groups['idle']['multifd'][0]
+        line = next(promises.idle(groups))
+        self.assertIn('0.5 ×', line[1])
+        self.assertEqual(line[2], 'yes')
+
+    def test_bound(self):
+        runs = [{**synthetic('write-heavy', 'tlm', i), 'bound': 5000,
+                 'downtime_due': True, 'downtime_kept': i > 0}
+                for i in range(3)]
+        self.assertEqual([r[2] for r in promises.bound(runs)],
+                         ['yes', '**no**', 'yes'])
+
+
+class Order(unittest.TestCase):
+    """Which modes were measured in turns."""
+
+    def group(self, *runs):
+        """runs: (mode, minute, commit)"""
+        by_mode = {}
+        for mode, minute, *commit in runs:
+            mine = by_mode.setdefault(mode, [])
+            r = synthetic('write-heavy', mode, len(mine))
+            mine.append({**r, 'time': 1795600000 + minute * 60,
+                         'wall_s': 30, 'host': {
+                             **r['host'], 'commit': (*commit, 'c')[0]}})
+        return by_mode
+
+    def names(self, *runs):
+        return [sorted({r['mode'] for r in block})
+                for block in order.blocks(self.group(*runs))]
+
+    TURNS = [(m, 100 + 2 * i + j) for i in range(3)
+             for j, m in enumerate(('offline', 'tlm'))]
+
+    def test_in_turns(self):
+        self.assertEqual(order.describe(self.group(*self.TURNS)), [])
+        # One that was cut and settled, first in the list
+        self.assertEqual(order.describe(self.group(
+            ('precopy', 99), *self.TURNS)), [])
+
+    def test_hours_before(self):
+        group = self.group(('precopy', 0), ('multifd', 1), *self.TURNS)
+        first, second = order.describe(group)
+        self.assertIn('pre-copy (1), multifd (1): 2026-11-25', first)
+        self.assertIn('stop and copy (3), TLM (3)', second)
+        self.assertTrue(second.endswith('UTC, in turns'), second)
+
+    def test_one_after_the_other(self):
+        block = [('multifd', 94 + i) for i in range(5)]
+        self.assertEqual(self.names(*block, *self.TURNS),
+                         [['multifd'], ['TLM', 'stop and copy']])
+
+    def test_resumed(self):
+        later = [(m, t + 500) for m, t in self.TURNS]
+        self.assertEqual(self.names(*self.TURNS, *later),
+                         [['TLM', 'stop and copy']] * 2)
+
+    def test_commits(self):
+        line, = order.describe(self.group(
+            *self.TURNS[:2], *((*t, 'd') for t in self.TURNS[2:])))
+        self.assertTrue(line.endswith('commit c, d'), line)
+
+
+class Throttled(unittest.TestCase):
+    """By how much the guest was held back while it ran."""
+
+    def test_seen(self):
+        tlm = {'stage': 'live', 'epochs': 5, 'guest-speed': 0.04}
+        for info, percent in (
+                ({}, 0), ({'cpu-throttle-percentage': 99}, 99),
+                ({'tlm': tlm}, 96), ({'tlm': {**tlm, 'stage': 'stop'}}, 0),
+                ({'tlm': {**tlm, 'epochs': 1, 'guest-speed': 0}}, 0)):
+            self.assertEqual(run.throttled_percent(info), percent)
+
+    def test_cells(self):
+        auto = [synthetic('write-heavy', 'tlm-auto', i) for i in range(3)]
+        self.assertEqual(table.throttled(auto), '0.90 s')
+        for r in auto:
+            r['throttle_percent'] = 93
+        self.assertEqual(table.throttled(auto), '0.90 s, up to 93 %')
+        plain = [synthetic('write-heavy', 'tlm', 0)]
+        self.assertEqual(table.throttled(plain), 'none')
+        stock = [synthetic('write-heavy', 'autoconverge', 0)]
+        self.assertEqual(table.throttled(stock), table.NONE)
+        stock[0]['throttle_percent'] = 99
+        self.assertEqual(table.throttled(stock), 'up to 99 %')
+        stock[0]['throttle_percent'] = 0
+        self.assertEqual(table.throttled(stock), 'none')
+
+
+def load_script(name):
+    """A script as a module."""
+    path = os.path.join(ROOT, 'scripts', name)
+    loader = importlib.machinery.SourceFileLoader(
+        name.replace('-', '_'), path)
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[loader.name] = module       # dataclasses look there
+    loader.exec_module(module)
+    return module
+
+
+class Bounds(Scratch):
+    """scripts/bench-bound without its migrations."""
+
+    RUNS = 100
+
+    @classmethod
+    def setUpClass(cls):
+        cls.bench = load_script('bench-bound')
+        cls.all = [cls.bench.scenario(n, 1) for n in range(cls.RUNS)]
+
+    def test_fixed_by_the_seed(self):
+        def known(s):
+            return s.workload.title, s.workload.params, s.bound, s.cap
+        self.assertEqual([known(self.bench.scenario(n, 1)) for n in range(9)],
+                         [known(s) for s in self.all[:9]])
+        self.assertNotEqual([known(self.bench.scenario(n, 2))
+                             for n in range(9)],
+                            [known(s) for s in self.all[:9]])
+        # As measured before there were caps
+        self.assertEqual(
+            (self.all[0].workload.title, self.all[0].bound),
+            ('ROM 512 of 768 MiB, 6k pages/s, 2400 Mbit/s', 3379))
+
+    def test_shares(self):
+        linked = [s for s in self.all if s.later != 1]
+        capped = [s for s in self.all if s.cap]
+        cancel = [s for s in self.all if s.action == 'cancel']
+        self.assertEqual((len(linked), len(capped)), (25, 25))
+        self.assertFalse([s for s in linked if s.cap])
+        self.assertGreater(len(cancel), 10)
+        self.assertTrue([s for s in cancel if s.cap])
+        self.assertTrue([s for s in cancel if s.later != 1])
+        up = sum(s.cap[1] > s.cap[0] for s in capped)
+        self.assertGreater(up, 5)
+        self.assertGreater(len(capped) - up, 5)
+
+    def test_bound_can_be_kept(self):
+        for n, s in enumerate(self.all):
+            mbit = s.workload.rate_mbit
+            for c in s.cap:
+                self.assertLess(c, mbit, n)
+            slowest = min(mbit, mbit * s.later, *s.cap)
+            sent = s.turn * self.bench.TURN
+            self.assertAlmostEqual(s.copy_ms, sent * 8e-3 / slowest,
+                                   delta=1, msg=n)
+            self.assertGreaterEqual(s.bound, 1.25 * s.copy_ms + s.limit, n)
+            self.assertGreater(s.workload.limit_s, s.bound * 1e-3, n)
+
+    def test_parameters(self):
+        for s in self.all:
+            p = s.workload.params
+            self.assertEqual(p['tlm-time-bound'], s.bound)
+            self.assertEqual(p.get('tlm-bound-action', 'complete'), s.action)
+            self.assertEqual(p.get('max-bandwidth'),
+                             s.cap[0] * 125000 if s.cap else None)
+
+    def changes(self, scenario, *sent):
+        """What is set when that many bytes have been sent."""
+        done = []
+
+        class Both:
+            def set_rate(self, rate):
+                done.append(rate)
+
+            def qmp(self, command, **arguments):
+                if command == 'query-migrate':
+                    return {'status': 'active',
+                            'ram': {'transferred': self.sent}}
+                done.append(arguments)
+                return None
+
+        vm = Both()
+        during = self.bench.During(scenario, vm)
+        for vm.sent in sent:
+            during(vm, 1.0)
+        return done, during.seen
+
+    def test_changes_once_after_a_third(self):
+        for s in self.all:
+            self.assertEqual(self.changes(s, 0, s.turn - 1), ([], {}))
+            done, seen = self.changes(s, 0, s.turn, 2 * s.turn)
+            self.assertEqual(done, [
+                *([int(s.workload.rate_mbit * s.later)]
+                  if s.later != 1 else []),
+                *([{'max-bandwidth': s.cap[1] * 125000}] if s.cap else [])])
+            self.assertEqual(seen, {
+                **({'changed': 1.0} if s.later != 1 else {}),
+                **({'cap-changed': 1.0} if s.cap else {})})
+
+    def result(self, n, **values):
+        s = self.all[n]
+        return {'number': n, 'seed': 1, 'workload': s.workload.title,
+                'bound': s.bound, 'limit': s.limit, 'converge': s.converge,
+                'action': s.action, 'status': 'completed', 'seen': {},
+                'total_ms': s.bound, 'over_ms': 0, 'bound_kept': True,
+                'downtime_ms': 50, 'downtime_due': s.converge == 'auto',
+                'downtime_kept': True, **values}
+
+    def test_table(self):
+        results = [self.result(n) for n in range(20)]
+        results[9] = self.result(9, status='cancelled')
+        results[5]['seen'] = {'cap-changed': 1.0}
+        results[3]['seen'] = {'changed': 1.0}
+        text = self.bench.table(results)
+        self.assertIn('| all: 20 | 19 | 19 |', text)
+        self.assertIn('| cap changed: 1 | 1 | 1 |', text)
+        self.assertIn('| link changed: 1 | 1 | 1 |', text)
+        self.assertIn('| tlm-bound-action=cancel: 3 | 2 | 2 |', text)
+
+    def test_other_scenarios_are_made_again(self):
+        path = os.path.join(self.dir, 'bound.jsonl')
+        with open(path, 'w') as f:
+            for r in (self.result(0), self.result(1, workload='before'),
+                      self.result(2, seed=2), self.result(3, bound=1)):
+                f.write(json.dumps(r) + '\n')
+            f.write('{"number": 4, "se')
+        self.assertEqual(list(self.bench.load(path, 1)), [0])
+
+
 class Reports(Scratch):
     """The whole report of made-up results of every workload and mode."""
 
@@ -519,6 +890,53 @@ class Reports(Scratch):
                          r'\| cgroup-v1-cpuset \|')
         self.assertNotRegex(text, r'\bnan\b|\binf\b|None')
 
+    def test_programs(self):
+        r = self.groups['npb-is']['tlm'][1]
+        r.update(status='error', guest=None, verdict=None, error=
+                 'dst: guest 5 is wrong: IS A FAILED run=3\nmore')
+        self.groups['mpi-is']['tlm-auto'][0]['peer'] = {'status': 'not ended'}
+        with open(self.path, 'w') as f:
+            for by_mode in self.groups.values():
+                for results in by_mode.values():
+                    for r in results:
+                        f.write(json.dumps(r) + '\n')
+        report.write(self.dir, draw=False)
+        text = self.read('report.md')
+        part = self.section(text, WORKLOADS['npb-is'].title)
+        # It had arrived, and was wrong then: that is not hidden by n
+        self.assertRegex(part, r'\| TLM \| 2/3 \|.*\| 2/3 \|')
+        self.assertIn('- TLM, run 2: error: dst: guest 5 is wrong: IS A '
+                      'FAILED run=3\n', part)
+        self.assertIn('| TLM, converge | 3/3 | `IS A VERIFIED run=2 '
+                      'iterations=10 seconds=1.2 units=9` (and 1 before) |',
+                      part)
+        part = self.section(text, WORKLOADS['mpi-is'].title)
+        self.assertRegex(part, r'\| TLM \| 3/3 \|.*\| 3/3 \| 3\.90 '
+                         r'\(3\.90–3\.90\) \| 240')
+        self.assertRegex(part, r'\| TLM, converge \| 3/3 \|.*\| 2/3 \| 3')
+        self.assertIn('all keys are right',
+                      self.section(text, WORKLOADS['redis'].title))
+        self.assertNotIn('last words', self.section(
+            text, WORKLOADS['write-heavy'].title))
+        self.assertIn('| npb-is | 11 of 12 migrations in all modes | no |',
+                      text)
+        self.assertIn('then the other node: 11 of 12 ended', text)
+        self.assertRegex(text, r'MPLM, MG\.C .* npb-mg \| – \|')
+
+    def test_overview(self):
+        rows = report.overview_rows(self.groups)
+        base, marks = rows['write-heavy']
+        self.assertEqual(base, 'offline')
+        self.assertTrue(marks['precopy'][1])
+        self.assertAlmostEqual(marks['tlm'][0], 4340 / 3850, delta=0.01)
+        self.assertNotIn('offline', marks)
+        for r in self.groups['idle']['multifd']:
+            r.update(status='completed', total_ms=100)
+        del self.groups['redis']['offline']
+        rows = report.overview_rows(self.groups)
+        self.assertEqual(rows['idle'][0], 'multifd')
+        self.assertNotIn('redis', rows)
+
     def test_programs_are_not_simulated(self):
         groups = {n: self.groups[n] for n in self.groups
                   if 'set' in WORKLOADS[n].guest.settings}
@@ -543,6 +961,51 @@ class Reports(Scratch):
         os.remove(os.path.join(self.dir, report.BOUNDS))
         report.write(self.dir, draw=False)
         self.assertIn('not ended', self.read('report.md'))
+
+    def test_packed_results(self):
+        """As they are checked in: the same report."""
+        report.write(self.dir, draw=False)
+        text = self.read('report.md')
+        for name in (report.RESULTS, report.BOUNDS):
+            path = os.path.join(self.dir, name)
+            store.pack(path, path)
+            os.remove(path)
+        out = os.path.join(self.dir, 'elsewhere')
+        report.write(self.dir, out, draw=False)
+        self.assertEqual(self.read('elsewhere/report.md'), text)
+
+    def test_documentation(self):
+        write_results(self.dir, ('idle16g', 'write-heavy', 'redis'))
+        page = os.path.join(self.dir, 'page.md')
+        begin, end = docs.BEGIN.format, docs.END.format
+        with open(page, 'w') as f:
+            f.write(f"# Mine\n{begin('promised')}\nSTALE\n{end('promised')}\n"
+                    f"between\n{begin('bound')}{end('bound')}\n"
+                    f"{begin('measured')}{end('measured')}\nlast\n")
+        written, _ = report.write_docs(page, self.dir,
+                                       os.path.join(self.dir, 'report'))
+        text = self.read('page.md')
+        self.assertNotIn('STALE', text)
+        self.assertNotIn('kept or not', text)
+        self.assertTrue(text.startswith('# Mine\n<!-- made by'))
+        self.assertTrue(text.endswith('\nlast\n'))
+        self.assertIn('\nbetween\n', text)
+        for part in ('| promise |', 'converge=none: 5', '### idle 16 GiB'):
+            self.assertEqual(text.count(part), 1, part)
+        for name in re.findall(r'\]\((.*?)\)', text):
+            self.assertTrue(os.path.exists(os.path.join(self.dir, name)),
+                            name)
+        # Once more changes nothing, also from what was checked in
+        report.write_docs(page, os.path.join(self.dir, 'page'),
+                          os.path.join(self.dir, 'report'))
+        self.assertEqual(self.read('page.md'), text)
+
+    def test_page_has_a_place_for_each_part(self):
+        with open(os.path.join(ROOT, 'docs/benchmarks.md')) as f:
+            text = f.read()
+        for part in report.PARTS:
+            self.assertEqual(text.count(docs.BEGIN.format(part)), 1, part)
+            self.assertEqual(text.count(docs.END.format(part)), 1, part)
 
     def test_no_result(self):
         os.remove(self.path)
@@ -607,9 +1070,29 @@ class Plots(Scratch):
                                      text):
                 self.assertIn(''.join(target), ids, name)
 
+    def test_overview(self):
+        words = self.words('overview.svg')
+        for name in ('write-heavy', 'redis', 'mpi-is', 'TLM, converge',
+                     'hollow: cut, takes longer'):
+            self.assertIn(name, words)
+        self.assertIn('total time [× that of stop and copy]', words)
+
+    def test_steps(self):
+        from bench import plots
+        for path, short in (
+                ('M 0 0 L 3.5 0 ', 'M0 0l3.5 0'),
+                ('M 71.5 124.6 L 71.5 32.4 L 80.1 32.4 z', 'M71.5 124.6l0-92.2'
+                 ' 8.6 0z'),
+                ('M 0 1.5 C 0.4 1.5 0.8 1.3 1.1 1.1 z ',
+                 'M0 1.5C0.4 1.5 0.8 1.3 1.1 1.1z'),
+                ('M 1 2 L 2 2 L 3 2 L 4 5', 'M1 2l2 0 1 3'),
+                ('M 1 2 L 3 4 M 5 6 L 5 7', 'M1 2l2 2M5 6l0 1')):
+            self.assertEqual(plots._path(re.match('(.*)', path)),
+                             f' d="{short}"')
+
     def test_small_enough_to_be_checked_in(self):
         self.assertLess(max(map(len, self.svgs.values())), PLOT_LIMIT)
-        # A report has all workloads, the documentation those that it shows
+        self.assertLess(sum(map(len, self.svgs.values())), PLOTS_LIMIT)
         shown = glob.glob(os.path.join(ROOT, 'docs/benchmarks/*.svg'))
         self.assertLess(sum(map(os.path.getsize, shown)), PLOTS_LIMIT)
 

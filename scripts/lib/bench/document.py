@@ -59,6 +59,14 @@ class Document:
             out.append(getattr(self, '_md_' + kind)(directory, *what))
         return '\n\n'.join(out) + '\n'
 
+    def part(self, blocks, directory, plots):
+        """Some blocks, for a file in @directory; the plots' files are in the
+        directory @plots."""
+        moved = [(b[0], os.path.join(plots, os.path.basename(b[1])), b[2])
+                 if b[0] == 'plot' else b for b in blocks]
+        return '\n\n'.join(getattr(self, '_md_' + kind)(directory, *what)
+                           for kind, *what in moved)
+
     def _md_heading(self, _, level, text):
         return '#' * level + ' ' + text
 

@@ -7,6 +7,8 @@ import os
 import time
 from statistics import median
 
+from . import store
+
 QUICK_LIMIT_S = 20
 CUT_RUNS = 2            # then a mode that does not end is known well enough
 UNKNOWN_S = 15          # a run of which nothing is known yet
@@ -28,19 +30,8 @@ def key(run):
 
 
 def load(path):
-    """{key: result}; of two with the same key the later one.  The last line
-    may be cut short: the bench may have been killed."""
-    done = {}
-    if not os.path.exists(path):
-        return done
-    with open(path) as f:
-        for line in f:
-            try:
-                r = json.loads(line)
-            except ValueError:
-                continue
-            done[r['key']] = r
-    return done
+    """{key: result}; of two with the same key the later one."""
+    return {r['key']: r for r in store.read(path)}
 
 
 def _was_cut(r, limit_s):
@@ -48,13 +39,13 @@ def _was_cut(r, limit_s):
     return r['status'] == 'not ended' and r.get('limit_s', limit_s) >= limit_s
 
 
-def settles(run, done, limit_s):
+def settles(run, done, limit_s, cut_runs=CUT_RUNS):
     """Need not be made (again).  What is not possible is tried once, what was
-    cut at the limit CUT_RUNS times; at a shorter one does not count."""
+    cut at the limit @cut_runs times; at a shorter one does not count."""
     mine = [r for k, r in done.items()
             if k.rsplit('/', 1)[0] == '/'.join(run[:2])]
     if any(r['status'] == 'not possible' for r in mine) or \
-            sum(_was_cut(r, limit_s) for r in mine) >= CUT_RUNS:
+            sum(_was_cut(r, limit_s) for r in mine) >= cut_runs:
         return True
     r = done.get(key(run))
     return bool(r) and (r['status'] != 'not ended' or _was_cut(r, limit_s))
@@ -85,9 +76,12 @@ def _append(path, result):
 def execute(plan, path, limit_of, measure, tell):
     """Make the runs that are missing in the file @path.  limit_of(workload):
     when a run is cut; measure(workload, mode): a result; tell(made, of,
-    seconds left, run) before each.  Returns all results, by key."""
+    seconds left, run) before each.  Returns all results, by key.  A mode that
+    an earlier call has cut at that limit is known well enough."""
+    store.unpack(path)
     done = load(path)
-    todo = [run for run in plan if not settles(run, done, limit_of(run[0]))]
+    todo = [run for run in plan
+            if not settles(run, done, limit_of(run[0]), cut_runs=1)]
     for made, run in enumerate(todo):
         if settles(run, done, limit_of(run[0])):
             continue            # has turned out not to be possible

@@ -18,7 +18,7 @@ matplotlib.rcParams.update({
     'svg.fonttype': 'none', 'svg.hashsalt': 'tlm-bench',
     'font.family': ['DejaVu Sans'], 'font.size': 9,
     'axes.spines.top': False, 'axes.spines.right': False,
-    'axes.titlesize': 9, 'axes.labelsize': 9, 'axes.axisbelow': True,
+    'axes.facecolor': 'none', 'axes.titlesize': 9, 'axes.labelsize': 9, 'axes.axisbelow': True,
     'hatch.linewidth': 0.5})
 
 STOCK, TLM = '#8b97a5', '#d9622b'
@@ -75,10 +75,50 @@ def _ungroup(svg):
     return ''.join(out)
 
 
+def _prefix(name):
+    """Ids and classes are of the whole page: they are told apart by this."""
+    return f's{zlib.crc32(name.encode()) & 0xfffff:x}-'
+
+
+def _ids(svg, name):
+    """Only those that something refers to, and short."""
+    used = list(dict.fromkeys(re.findall(r'href="#([^"]+)"', svg) +
+                              re.findall(r'url\(#([^)]+)\)', svg)))
+    short = {old: f'{_prefix(name)}i{i}' for i, old in enumerate(used)}
+    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{short[m[1]]}"'
+                 if m[1] in used else '', svg)
+    svg = re.sub(r'href="#([^"]+)"', lambda m: f'href="#{short[m[1]]}"', svg)
+    return re.sub(r'url\(#([^)]+)\)', lambda m: f'url(#{short[m[1]]})', svg)
+
+
+def _steps(line):
+    """A polyline by the steps from point to point, which are short."""
+    points = [tuple(round(float(x) * 10) for x in p.split())
+              for p in re.split('[ML]', line)[1:]]
+    # What lies within a level stretch is not needed
+    points = [p for i, p in enumerate(points)
+              if not 0 < i < len(points) - 1 or
+              not points[i - 1][1] == p[1] == points[i + 1][1] or
+              not points[i - 1][0] <= p[0] <= points[i + 1][0]]
+    x0, y0 = points[0]
+    steps = [f'{b[0] - a[0]} {b[1] - a[1]}'
+             for a, b in zip(points, points[1:])]
+    text = f'M{x0} {y0}' + (f'l{" ".join(steps)}' if steps else '')
+    text = re.sub(r'-?\d+', lambda m: f'{int(m[0]) / 10:g}', text)
+    return text.replace(' -', '-')
+
+
+def _path(match):
+    text = ' '.join(match[1].split())
+    text = re.sub(r' ?([MLCQz]) ?', r'\1', text)
+    if re.fullmatch(r'(M[-\d. ]+(L[-\d. ]+)*z?)+', text):
+        text = re.sub('M[^Mz]+', lambda m: _steps(m[0]), text)
+    return f' d="{text}"'
+
+
 def _classes(svg, name):
-    """Styles by class instead of in each element; classes are of the whole
-    page, so they are told apart by the plot's name."""
-    prefix = f's{zlib.crc32(name.encode()):x}-'
+    """Styles by class instead of in each element."""
+    prefix = _prefix(name)
     styles = list(dict.fromkeys(re.findall(r' style="([^"]+)"', svg)))
     svg = re.sub(r' style="([^"]+)"', lambda m: (
         f' class="{prefix}{styles.index(m[1])}"'), svg)
@@ -91,15 +131,11 @@ def slim(svg, name):
     """A quarter of its size; its ids unique in a page with other plots."""
     svg = re.sub(r'<metadata>.*?</metadata>\s*', '', svg, flags=re.S)
     svg = re.sub(r'<!--.*?-->', '', svg, flags=re.S)
+    svg = re.sub(r'<path [^<>]*style="fill: none"/>', '', svg)
     svg = re.sub('<[^<>]+>', _round, svg)
     svg = re.sub(r' transform="rotate\(-?0 [^"]*"', '', svg)
-    used = set(re.findall(r'href="#([^"]+)"', svg) +
-               re.findall(r'url\(#([^)]+)\)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"'
-                 if m[1] in used else '', svg)
-    svg = svg.replace('href="#', f'href="#{name}-')
-    svg = svg.replace('url(#', f'url(#{name}-')
-    svg = _classes(_ungroup(svg), name)
+    svg = _classes(_ungroup(_ids(svg, name)), name)
+    svg = re.sub(r' d="([^"]+)"', _path, svg)
     return re.sub(r'\s*\n\s*', '\n', svg.replace(' \n', ' '))
 
 
@@ -135,7 +171,7 @@ def _bar(ax, y, mode, results, metric):
     v = metric.ended(results)
     color = TLM if is_tlm(mode) else STOCK
     if v:
-        ax.barh(y, median(v), 0.62, color=color, alpha=0.85)
+        ax.barh(y, median(v), 0.62, color=color, alpha=0.85, clip_on=False)
         ax.plot(v, [y] * len(v), 'o', ms=3, mfc='white', mec='#222222',
                 mew=0.7, clip_on=False, zorder=3)
         return max(v), number(median(v))
@@ -146,7 +182,8 @@ def _bar(ax, y, mode, results, metric):
         cut = metric.when_cut(results[-1])
         if cut is None:
             return 0, 'not reached'
-        ax.barh(y, cut, 0.62, color='white', ec=color, hatch='////', lw=0.8)
+        ax.barh(y, cut, 0.62, color='white', ec=color, hatch='////', lw=0.8,
+                clip_on=False)
         return cut, f'> {number(cut)}, cut'
     return 0, status
 
@@ -165,13 +202,77 @@ def bars(by_mode, metrics):
         ax.set_xlabel(metric.label)
         ax.xaxis.set_major_locator(
             matplotlib.ticker.MaxNLocator(4, prune='upper'))
-        ax.grid(axis='x', color='#dddddd', lw=0.6)
+        ax.grid(axis='x', color='#dddddd', lw=0.6, clip_on=False)
         ax.tick_params(axis='y', length=0)
     names = [r[0]['mode'] for r in by_mode.values()]
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     inset(fig, 0.25 + 0.072 * max(map(len, names)), 0.1, 0.12, 0.6,
           wspace=0.1)
+    return fig
+
+
+# Overview: a row for each workload, a mark for each of its main modes
+
+SHOWN = {               # mode: marker, colour, size
+    'precopy': ('<', '#9ca3af', 6), 'multifd': ('s', '#5b6675', 5),
+    'autoconverge': ('v', '#b8a13c', 6),
+    'multifd-autoconverge': ('^', '#7a6a1c', 6),
+    'postcopy': ('P', '#7c3aed', 6.5), 'tlm': ('o', TLM, 7),
+    'tlm-auto': ('D', '#2563eb', 5.5)}
+
+
+def _beside(marks):
+    """{mode: where in its row}: those that would hide each other apart."""
+    at, placed = {}, []
+    for mode, (x, _) in marks.items():
+        near = sum(max(x, other) < 1.05 * min(x, other) for other in placed)
+        at[mode] = (0, -0.24, 0.24)[near % 3]
+        placed.append(x)
+    return at
+
+
+def overview(rows, titles):
+    """rows: {workload: (its base mode, {mode: (times the base, cut?)})};
+    titles: {mode: its name}."""
+    fig = figure(0.27 * len(rows) + 1.35)
+    ax = fig.subplots()
+    for y, (base, marks) in enumerate(rows.values()):
+        spread = [x for x, _ in marks.values()] + [1]
+        ax.plot((min(spread), max(spread)), (y, y), color='#e5e7eb', lw=3,
+                solid_capstyle='round', zorder=1)
+        beside = _beside(marks)
+        for mode, (x, cut) in marks.items():
+            marker, color, size = SHOWN[mode]
+            at = y + beside[mode]
+            ax.plot(x, at, marker, ms=size, zorder=3, mec=color, mew=1,
+                    mfc='white' if cut else color)
+            if cut:
+                ax.annotate('', (x * 1.16, at), (x, at), zorder=2,
+                            arrowprops={'arrowstyle': '->', 'color': color,
+                                        'lw': 1})
+    ax.axvline(1, color='#374151', lw=0.9, zorder=2)
+    ax.set_xscale('log')
+    low, high = ax.get_xlim()
+    ax.set_xlim(min(low, 0.9), max(high * 1.1, 2))
+    log_axes(ax.xaxis)
+    ax.set_yticks(range(len(rows)), [
+        name + ('' if base == 'offline' else f' (× {titles[base]})')
+        for name, (base, _) in rows.items()])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.tick_params(axis='y', length=0)
+    ax.grid(axis='x', color='#dddddd', lw=0.6)
+    ax.set_xlabel('total time [× that of stop and copy]')
+    seen = [m for m in SHOWN if any(m in marks for _, marks in rows.values())]
+    handles = [Line2D([], [], ls='', marker=SHOWN[m][0], color=SHOWN[m][1],
+                      ms=SHOWN[m][2], label=titles[m]) for m in seen]
+    if any(cut for _, marks in rows.values() for _, cut in marks.values()):
+        handles.append(Line2D([], [], ls='', marker='o', mfc='white',
+                              mec='#374151', label='hollow: cut, takes longer'))
+    fig.legend(handles=handles, loc='lower center', ncol=4, frameon=False,
+               fontsize=8)
+    longest = max(len(t.get_text()) for t in ax.get_yticklabels())
+    inset(fig, 0.3 + 0.075 * longest, 0.2, 0.12, 0.95)
     return fig
 
 
@@ -208,6 +309,13 @@ def _timeline(column, result):
         f"{result['status']} after {took:.0f} s"))
 
 
+def highest(ax):
+    """Of what is drawn in the row of @ax: a line at the edge is not seen."""
+    return max((y for other in ax.get_shared_y_axes().get_siblings(ax)
+                for line in other.get_lines() for y in line.get_ydata()),
+               default=1)
+
+
 def timelines(results):
     """At most COLUMNS results."""
     fig = figure(5.45)
@@ -222,7 +330,7 @@ def timelines(results):
     for ax, label in zip(axes[:, 0], ('left to send [GB]', 'rate [MB/s]',
                                       'guest speed [%]')):
         ax.set_ylabel(label)
-        ax.set_ylim(0, None)
+        ax.set_ylim(0, max(ax.get_ylim()[1], 1.08 * highest(ax)))
     fig.align_ylabels(axes[:, 0])
     seen = {what for r in results for *_, what in series.stages(r)}
     seen |= {n for n in LINES for r in results if series.rate(r, n)[0]}
@@ -236,7 +344,10 @@ def timelines(results):
 
 
 def chunks(results):
-    return [results[i:i + COLUMNS] for i in range(0, len(results), COLUMNS)]
+    """Rows of at most COLUMNS, and of about as many each."""
+    count = -(-len(results) // COLUMNS)
+    ends = [len(results) * i // count for i in range(count + 1)]
+    return [results[a:b] for a, b in zip(ends, ends[1:])]
 
 
 # What was said beforehand against what came
@@ -263,7 +374,7 @@ def _scatter(ax, points, groups, title):
 def scatters(panels, label):
     """panels: {title: [(group, measured s, predicted s)]}"""
     groups = list(dict.fromkeys(g for p in panels.values() for g, *_ in p))
-    fig = figure(4.6)
+    fig = figure(max(4.6, 0.205 * (len(groups) + 2)))
     axes = fig.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, points) in zip(axes, panels.items()):
         _scatter(ax, points, groups, title)
@@ -272,8 +383,8 @@ def scatters(panels, label):
                       color=WORKLOADS[i % len(WORKLOADS)], label=g)
                for i, g in enumerate(groups)]
     handles.append(Patch(color='#e5e7eb', label='within 15 %'))
-    fig.legend(handles=handles, loc='center right', frameon=False,
-               bbox_to_anchor=(0.995, 0.5))
+    fig.legend(handles=handles, loc='upper right', frameon=False, fontsize=8,
+               bbox_to_anchor=(0.995, 0.99))
     inset(fig, 0.75, 2.6, 0.35, 0.6, wspace=0.25)
     return fig
 

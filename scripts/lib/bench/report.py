@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import importlib.util
-import json
 import os
 import time
 from statistics import median
 
 from tlmtest import env
 
-from . import claims, plan, published, series, sim, table
+from . import (bounds, claims, docs, order, plan, programs, promises,
+               published, series, sim, store, table)
 from .document import Document
 from .modes import MODES
 from .workloads import WORKLOADS
@@ -19,6 +19,8 @@ RESULTS, BOUNDS = 'results.jsonl', 'bound.jsonl'
 BARS = (series.TOTAL, series.DOWNTIME, series.SENT, series.LOST)
 OVERCOMMIT_BARS = (series.TOTAL, series.DOWNTIME, series.SENT,
                    series.LIVE_SPEED)
+OVERVIEW = ('precopy', 'multifd', 'autoconverge', 'multifd-autoconverge',
+            'postcopy', 'tlm', 'tlm-auto')
 PREDICTED_MS, DOWNTIME_MS = 500, 20
 SHOWN_S = 0.8           # of less a timeline has next to no samples
 METHOD = (
@@ -31,10 +33,14 @@ METHOD = (
     'change of its counter at the source to the first one at the destination, '
     'looked at every 10 ms from outside.',
     'Lost work is the time of the migration less what the guest got done in '
-    'it, at its own rate in the 1.5 s before. CPU time is that of the source '
+    'it, at its own rate before: over 1.5 s, of programs over 6 s. CPU time is that of the source '
     'without its vCPUs.',
+    'Throttled: by its own account, for how long in all TLM held the vCPUs '
+    'back while the guest ran, the stop not included, and by how much at '
+    'most; of auto-converge only the latter is known.',
     'The verdict: after the migration the guest compares all of its working '
-    'set with what it has written, twice.')
+    'set with what it has written, twice. A program is told to come to an '
+    'end, and checks its results itself.')
 READING = (
     'Bars are medians, dots single runs; hatched is what was cut before its '
     'end.',
@@ -49,6 +55,24 @@ LIMITS = (
     'loss, no other traffic, hardly any latency.',
     'Guests are small. The simulator shows larger ones, and how far it is off '
     'on what was measured.')
+
+
+APART = ('Not all of these modes were measured in turns with each other, from '
+         'the same commit (in brackets the number of runs); between such '
+         'groups the machine may have been quicker or slower:')
+
+
+PROGRAMS = ('What the program found when it checked its results after it had '
+            'been migrated in mid-run:')
+
+
+PARTS = {               # of docs/benchmarks.md: sections
+    'overview': ('overview',), 'promised': ('promised',),
+    'bound': ('bound',), 'measured': (
+        'opening', 'claims', 'workloads', 'silence', 'overcommit',
+        'predictions', 'simulator', 'others'),
+    'closing': ('closing',)}
+UNDER_A_HEADING = 'bound', 'heading'    # of that page, with more below it
 
 
 class NoResults(Exception):
@@ -73,16 +97,7 @@ def _ordered(groups):
 
 
 def load_bounds(path):
-    if not os.path.exists(path):
-        return []
-    results = []
-    with open(path) as f:
-        for line in f:
-            try:
-                results.append(json.loads(line))
-            except ValueError:      # the last line, cut short
-                continue
-    return results
+    return store.read(path)
 
 
 def _all(groups):
@@ -110,22 +125,51 @@ def _noise(groups):
 
 
 def _bound_name(result):
-    return 'bench-bound' + (', link changed' if 'changed' in result.get(
-        'seen', ()) else '')
+    seen = result.get('seen', ())
+    return 'bench-bound' + (', link changed' if 'changed' in seen else
+                            ', cap changed' if 'cap-changed' in seen else '')
+
+
+def overview_rows(groups):
+    """{workload: (base mode, {mode: (times the base, whether cut)})}"""
+    found = {}
+    for name, by_mode in groups.items():
+        idle = name in WORKLOADS and 'offline' not in WORKLOADS[name].modes
+        base = 'multifd' if idle else 'offline'
+        if not claims.mid(by_mode.get(base, []), 'total_ms'):
+            continue
+        marks = {}
+        for mode, results in by_mode.items():
+            if mode == base or mode not in OVERVIEW:
+                continue
+            x = promises.times(results, by_mode[base], 'total_ms')
+            cut = [r['total_ms'] for r in results
+                   if r['status'] == 'not ended']
+            if x is not None:
+                marks[mode] = x, False
+            elif cut:
+                marks[mode] = max(cut) / claims.mid(by_mode[base],
+                                                    'total_ms'), True
+        if marks:
+            found[name] = base, marks
+    return found
 
 
 class Report:
-    def __init__(self, out, draw=True):
-        self.out = out
-        done = plan.load(os.path.join(out, RESULTS))
+    def __init__(self, source, out=None, draw=True):
+        """Of the results in the directory @source."""
+        self.out = out = out or source
+        done = plan.load(os.path.join(source, RESULTS))
         if not done:
-            raise NoResults(f'no results in {os.path.join(out, RESULTS)}')
+            raise NoResults(f'no results in {os.path.join(source, RESULTS)}')
+        os.makedirs(out, exist_ok=True)
         self.groups = _ordered(plan.by_workload(done))
-        self.bounds = load_bounds(os.path.join(out, BOUNDS))
+        self.bounds = load_bounds(os.path.join(source, BOUNDS))
         tool = os.path.join(env.BUILD, 'tools/tlm-sim')
         self.tool = tool if os.path.exists(tool) else None
         self.document = Document('Live migration by TLM, measured')
         self.written = []
+        self.sections = {}      # name: which blocks of the document
         self.plots = None
         if draw and not missing_matplotlib():
             from . import plots
@@ -156,6 +200,25 @@ class Report:
         if missing_matplotlib():
             d.text(missing_matplotlib())
 
+    def promised(self):
+        d = self.document
+        d.heading('What was promised, and what came out')
+        d.table(promises.HEAD, promises.rows(self.groups, self.bounds))
+        d.text(promises.POSTCOPY)
+
+    def overview(self):
+        rows = overview_rows(self.groups)
+        if rows:
+            titles = {m: mode.title for m, mode in MODES.items()}
+            self.draw('overview', lambda: self.plots.overview(rows, titles),
+                      'All workloads: total time against that of stop and '
+                      'copy (of idle guests, of multifd), medians')
+
+    def bound(self):
+        if self.bounds:
+            self.document.heading('The bound, kept or not')
+            self.document.table(bounds.HEAD, bounds.rows(self.bounds))
+
     def claims(self):
         d = self.document
         d.heading('The claims, answered')
@@ -179,10 +242,25 @@ class Report:
         d.text(f'`scripts/bench --only {name}`; × is against '
                f'"{by_mode[base][0]["mode"]}".')
         d.table(table.HEAD, table.rows(by_mode, base))
+        self.apart(by_mode)
+        wrong = programs.troubles(by_mode)
+        if wrong:
+            d.text('Runs that went wrong:')
+            d.points(wrong)
+        if programs.is_program(by_mode):
+            d.text(PROGRAMS)
+            d.table(programs.head(by_mode), programs.rows(by_mode))
         self.draw(f'{name}-bars',
                   lambda: self.plots.bars(by_mode, BARS),
                   f'{name}: medians and single runs')
         self.timelines(name, by_mode)
+
+    def apart(self, by_mode):
+        """What was not measured in turns with the rest."""
+        lines = order.describe(by_mode)
+        if lines:
+            self.document.text(APART)
+            self.document.points(lines)
 
     def timelines(self, name, by_mode):
         typical = [r for r in map(series.typical, by_mode.values()) if r]
@@ -344,10 +422,13 @@ class Report:
         d.points(LIMITS)
 
     def write(self):
-        for section in (self.opening, self.claims, self.workloads,
-                        self.silence, self.overcommit, self.predictions,
+        for section in (self.opening, self.overview, self.promised, self.claims,
+                        self.bound, self.workloads, self.silence, self.overcommit, self.predictions,
                         self.simulator, self.others, self.closing):
+            begin = len(self.document.blocks)
             section()
+            self.sections[section.__name__] = slice(
+                begin, len(self.document.blocks))
         for name, text in (('report.md', self.document.markdown(self.out)),
                            ('report.html', self.document.html())):
             path = os.path.join(self.out, name)
@@ -357,6 +438,24 @@ class Report:
         return self.written
 
 
-def write(out, draw=True):
+    def parts(self, directory, plots):
+        """{name: Markdown} for a page in @directory, with the plots in the
+        directory @plots."""
+        return {part: self.document.part(
+            [b for name in names for b in self.document.blocks[
+                self.sections[name]] if (part, b[0]) != UNDER_A_HEADING],
+            directory, plots) for part, names in PARTS.items()}
+
+
+def write(source, out=None, draw=True):
     """Returns (files written, what is missing or None)."""
-    return Report(out, draw).write(), missing_matplotlib()
+    return Report(source, out, draw).write(), missing_matplotlib()
+
+
+def write_docs(page, source, out=None):
+    """Also bring that page up to date."""
+    r = Report(source, out)
+    written = r.write()
+    return written + docs.update(page, r, [
+        os.path.join(source, name) for name in (RESULTS, BOUNDS)]), \
+        missing_matplotlib()

@@ -145,11 +145,20 @@ def _set_up(workload, mode, src, dst, override, result):
     return True
 
 
+def throttled_percent(info):
+    """Of the vCPUs' time that QEMU says, while they run, to take."""
+    tlm = info.get('tlm')
+    if tlm and tlm['stage'] == 'live' and tlm['epochs'] > 1:
+        return round(100 * (1 - tlm['guest-speed']))
+    return info.get('cpu-throttle-percentage', 0)
+
+
 def _follow(mode, src, t0, limit_s, timeline, during):
     """Until the migration ends or the limit passes.  Returns the last answer,
-    whether it was cut, what TLM predicted half-way, and the method by which
-    vCPUs were held to fewer host CPUs."""
-    half_way, held_by, postcopy = {}, None, False
+    whether it was cut, and what was seen on the way: what TLM predicted
+    half-way, the method by which vCPUs were held to fewer host CPUs, and by
+    how much they were throttled at most."""
+    seen, postcopy = {'half_way': {}, 'held_by': None}, False
     while True:
         info = src.qmp('query-migrate')
         now = time.monotonic() - t0
@@ -157,10 +166,14 @@ def _follow(mode, src, t0, limit_s, timeline, during):
         if during:
             during(src, now)
         tlm = info.get('tlm')
-        held_by = tlm and tlm.get('overcommit-method') or held_by
-        if tlm and tlm['progress'] >= 50 and not half_way:
-            half_way = {'at': now * 1e3, 'total': tlm['predicted-total'],
-                        'downtime': tlm['predicted-downtime']}
+        seen['held_by'] = tlm and tlm.get('overcommit-method') or \
+            seen['held_by']
+        seen['throttle_percent'] = max(seen.get('throttle_percent', 0),
+                                       throttled_percent(info))
+        if tlm and tlm['progress'] >= 50 and not seen['half_way']:
+            seen['half_way'] = {
+                'at': now * 1e3, 'total': tlm['predicted-total'],
+                'downtime': tlm['predicted-downtime']}
         if mode.postcopy_after and not postcopy and \
                 info['status'] == 'active' and \
                 info['ram']['dirty-sync-count'] >= mode.postcopy_after:
@@ -169,7 +182,7 @@ def _follow(mode, src, t0, limit_s, timeline, during):
         cut = now > limit_s and info['status'] not in migration.FINAL
         if cut or info['status'] in migration.FINAL:
             timeline.look(now, info, last=True)
-            return info, cut, half_way, held_by
+            return info, cut, seen
         time.sleep(0.02)
 
 
@@ -189,13 +202,12 @@ def _run(workload, mode, guest, src, dst, link, during, override, result):
             src.qmp('stop')
             stop_s = time.monotonic()
         migration.start(src, *address)
-        info, cut, half_way, held_by = _follow(
-            mode, src, t0, workload.limit_s, timeline, during)
+        info, cut, seen = _follow(mode, src, t0, workload.limit_s, timeline,
+                                  during)
         end = time.monotonic()
         result.update(status='not ended' if cut else info['status'],
                       error=info.get('error-desc'),
-                      total_ms=(end - t0) * 1e3, half_way=half_way,
-                      held_by=held_by,
+                      total_ms=(end - t0) * 1e3, **seen,
                       bytes=info.get('ram', {}).get('transferred', 0),
                       cpu_s=_cpu_seconds(src) - cpu0)
         if result['status'] != 'completed':

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 SPEED_MS = 200          # over which the guest's speed is taken
+POINTS = 60             # of a line in a timeline, at most
 AFTER_S = 0.8           # of the time behind the end that is shown
 
 
@@ -14,6 +15,15 @@ def _timeline(result):
     t = result.get('timeline') or {'columns': (), 'rows': (), 'guest': ()}
     columns = list(zip(*t['rows'])) or [()] * len(t['columns'])
     return dict(zip(t['columns'], columns)), t['guest']
+
+
+def thin(xs, ys):
+    """Means of neighbours, so that no more than POINTS are left."""
+    step = -(-len(xs) // POINTS)
+    if step < 2:
+        return xs, ys
+    return tuple([sum(v[i:i + step]) / len(v[i:i + step])
+                  for i in range(0, len(v), step)] for v in (xs, ys))
 
 
 def has_timeline(result):
@@ -25,7 +35,7 @@ def left(result):
     c, _ = _timeline(result)
     points = [(t / 1e3, v / 1e9) for t, v in
               zip(c.get('t_ms', ()), c.get('left', ())) if v is not None]
-    return tuple(zip(*points)) or ((), ())
+    return thin(*(tuple(zip(*points)) or ((), ())))
 
 
 def rate(result, name):
@@ -42,7 +52,7 @@ def rate(result, name):
         if t1 - t0 >= 50:
             times.append((t0 + t1) / 2e3)
             rates.append(max(0, (v1 - v0) / (t1 - t0) / 1e3))
-    return times, rates
+    return thin(times, rates)
 
 
 def speed(result):
@@ -58,7 +68,7 @@ def speed(result):
         if base:
             times.append((t0 + t1) / 2e3)
             speeds.append(max(0, (p1 - p0) / (t1 - t0) * 1e5 / base))
-    return times, speeds
+    return thin(times, speeds)
 
 
 def end_s(result):

@@ -34,11 +34,22 @@ def ratio(results, base, key):
     return f'{median(a) / median(b):.3f}'
 
 
+def number(result):
+    """Of the run, among those of its mode."""
+    return result['key'].rsplit('/', 1)[1]
+
+
+def pair_ratios(results, base, key):
+    """The ratios of runs with the same number, made one after the other."""
+    others = {number(r): r for r in base}
+    pairs = [(r, others[number(r)]) for r in results if number(r) in others]
+    return [a[key] / b[key] for a, b in pairs
+            if a.get(key) and b.get(key) and
+            a['status'] == b['status'] == 'completed']
+
+
 def paired_ratio(results, base, key):
-    """Median of the ratios of runs that were made one after the other."""
-    pairs = [a[key] / b[key] for a, b in zip(results, base)
-             if a.get(key) and b.get(key) and
-             a['status'] == b['status'] == 'completed']
+    pairs = pair_ratios(results, base, key)
     return f'{median(pairs):.3f}' if pairs else NONE
 
 
@@ -68,14 +79,46 @@ def outcome(results):
     return text
 
 
+def arrived(result):
+    """Whether there was a guest at the destination to be judged: also if it
+    was found wrong, or failed, afterwards."""
+    return result['status'] == 'completed' or \
+        result.get('downtime_ms') is not None
+
+
 def verdict(results):
-    """How many completed runs left the guest with all its memory right."""
-    well = sum(r.get('guest') == 'well' for r in results)
-    return f'{well}/{len(results)}'
+    """How many guests that arrived had all their memory right."""
+    there = [r for r in results if arrived(r)]
+    well = sum(r.get('guest') == 'well' for r in there)
+    return f'{well}/{len(there)}'
 
 
+def slowed_ms(result):
+    """What TLM says to have taken from vCPUs that were not stopped."""
+    lost = result.get('tlm', {}).get('lost-work')
+    if lost is None or result['status'] != 'completed':
+        return None
+    return max(0, lost - result['downtime_ms'])
+
+
+def throttled(results):
+    """How long in all vCPUs were held back while the guest ran, where that is
+    known, and how hard at most."""
+    slow = [x for x in map(slowed_ms, results) if x is not None]
+    hard = [r['throttle_percent'] for r in results
+            if r.get('throttle_percent') is not None]
+    if slow and median(slow) <= UNTHROTTLED_MS:
+        return 'none'
+    parts = [f'{median(slow) / 1e3:.2f} s'] if slow else []
+    if hard and (slow or median(hard)):
+        parts.append(f'up to {median(hard):.0f} %')
+    return ', '.join(parts) or ('none' if hard else NONE)
+
+
+UNTHROTTLED_MS = 20     # is what rounding and the last step may seem to take
 HEAD = ('mode', 'n', 'total s', '×', 'downtime ms', 'guest silent ms',
-        'MB sent', '×', 'resent %', 'lost work s', 'CPU s', 'guest well')
+        'MB sent', '×', 'resent %', 'lost work s', 'throttled', 'CPU s',
+        'guest well')
 
 
 def rows(by_mode, base):
@@ -89,7 +132,9 @@ def rows(by_mode, base):
             sent = results[-1].get('bytes') or 0
             table.append(cells + [outcome(results), '', '', '',
                                   f'{sent / 1e6:.0f}' if sent else '',
-                                  '', '', '', '', ''])
+                                  '', '', throttled(results), '',
+                                  verdict(results) if any(
+                                      map(arrived, results)) else ''])
             continue
         table.append(cells + [
             spread(results, 'total_ms', 1e-3),
@@ -99,7 +144,8 @@ def rows(by_mode, base):
             spread(results, 'bytes', 1e-6, '{:.0f}'),
             ratio(results, ref, 'bytes'), resent_percent(results),
             spread(results, 'guest_lost_ms', 1e-3),
-            spread(results, 'cpu_s', fmt='{:.1f}'), verdict(ended)])
+            throttled(results), spread(results, 'cpu_s', fmt='{:.1f}'),
+            verdict(results)])
     return table
 
 

@@ -1,0 +1,52 @@
+# Files of results, a line of JSON each, as they are or packed by xz
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import json
+import lzma
+import os
+
+PACKED = '.xz'
+
+
+def exists(path):
+    return os.path.exists(path) or os.path.exists(path + PACKED)
+
+
+def read(path):
+    """The results in @path, or in @path.xz if that is all there is.  A line
+    that was cut short, since the bench was killed, is left out."""
+    if not exists(path):
+        return []
+    how = (open(path, encoding='utf-8') if os.path.exists(path) else
+           lzma.open(path + PACKED, 'rt', encoding='utf-8'))
+    results = []
+    with how as f:
+        for line in f:
+            try:
+                results.append(json.loads(line))
+            except ValueError:
+                continue
+    return results
+
+
+def unpack(path):
+    """Have @path as a file that can be appended to."""
+    if os.path.exists(path) or not exists(path):
+        return
+    results = read(path)
+    with open(path + '.new', 'w', encoding='utf-8') as f:
+        for r in results:
+            f.write(json.dumps(r) + '\n')
+    os.rename(path + '.new', path)
+
+
+def pack(path, to):
+    """Write the results in @path to @to.xz, which may be where they are."""
+    results, new = read(path), to + PACKED + '.new'
+    with lzma.open(new, 'wt', encoding='utf-8',
+                   preset=9 | lzma.PRESET_EXTREME) as f:
+        for r in results:
+            f.write(json.dumps(r) + '\n')
+    os.rename(new, to + PACKED)
+    return to + PACKED
