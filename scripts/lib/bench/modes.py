@@ -53,6 +53,8 @@ MODES = {
     'tlm': Mode('TLM', MULTIFD, TLM),
     'tlm-auto': Mode('TLM, converge', MULTIFD, TLM,
                      {'tlm-converge': 'auto'}),
+    'tlm-bound': Mode('TLM, converge, bound 8 s', MULTIFD, TLM,
+                      {'tlm-converge': 'auto', 'tlm-time-bound': 8000}),
 }
 for _percent in (20, 50):
     for _cpus in (1, 2, 4):

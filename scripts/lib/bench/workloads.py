@@ -58,7 +58,7 @@ def npb(kernel, npb_class, mem_mb, quick=()):
 
 ALL = ('offline', 'precopy', 'xbzrle', 'autoconverge', 'multifd',
        'multifd-autoconverge', 'dirty-limit', 'postcopy', 'postcopy-pass',
-       'tlm1s', 'tlm', 'tlm-auto')
+       'tlm1s', 'tlm', 'tlm-auto', 'tlm-bound')
 PAIR = ('offline', 'tlm', 'tlm-auto', 'multifd-autoconverge')
 QUICK = ('offline', 'tlm', 'tlm-auto')
 
