@@ -316,7 +316,7 @@ class Fetch(Case):
 
 
 class Summary(Case):
-    def summary(self, *tests):
+    def summary(self, *tests, steps=()):
         log = os.path.join(self.tmp, 'testlog.json')
         with open(log, 'w', encoding='utf-8') as f:
             for name, result, out in tests:
@@ -324,7 +324,7 @@ class Summary(Case):
                                     'returncode': 0, 'stdout': out}) + '\n')
         run = subprocess.run(
             [sys.executable,
-             os.path.join(ROOT, 'scripts/lib/test-summary'), log],
+             os.path.join(ROOT, 'scripts/lib/test-summary'), log, *steps],
             capture_output=True, text=True, check=False)
         return run.returncode, run.stdout.splitlines()
 
@@ -350,6 +350,12 @@ class Summary(Case):
                                ('b', 'OK', 'ok 1 x\n'))
         self.assertEqual(rc, 0)
         self.assertEqual(out[-1], '1 passed, 0 failed, 1 skipped')
+
+    def test_failed_step(self):
+        rc, out = self.summary(('b', 'OK', 'ok 1 x\n'),
+                               steps=['the build of libvirt'])
+        self.assertEqual((rc, out), (1, ['FAILED: the build of libvirt',
+                                         '1 passed, 1 failed, 0 skipped']))
 
     def test_nothing_run_is_a_failure(self):
         self.assertEqual(self.summary()[0], 1)

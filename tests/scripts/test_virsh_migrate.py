@@ -9,12 +9,16 @@ import argparse
 import importlib.machinery
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import types
 import unittest
+from unittest import mock
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), '../..'))
 
@@ -34,6 +38,7 @@ HELP = '''
     --persistent     persist VM on destination
     --migrateuri <string>  migration URI, usually can be omitted
     --dname <string>  rename to new name during migration (if supported)
+    --bandwidth <number>  migration bandwidth limit in MiB/s
     --timeout <number>  run action specified by --timeout-* option
     --parallel-connections <number>  number of connections
     --postcopy       enable post-copy migration
@@ -45,58 +50,97 @@ while printf 'virsh # ' && IFS= read -r line; do
     echo "$line"
     case $line in
     echo*) eval "$line" ;;
+    *domstate*says*) echo "error: ${line//\'/}" >&2 ;;
     *domstate*) printf 'running\n\n' ;;
     *unknown*) echo "error: failed to get domain 'unknown'" >&2 ;;
     *migrate-set*) echo '{"id":"libvirt-8","error":{"desc":"bad epoch"}}' ;;
     *gone*) exit 1 ;;
-    *lost*) echo "error: Disconnected from qemu:///system" >&2 ;;
+    *says*) echo "error: ${line//\'/}" >&2 ;;
     *) echo '{"return":{"status":"active"},"id":"libvirt-7"}' ;;
     esac
 done
 '''
 
-# One domain.  query-migrate tells in turn what TOLD has; "virsh migrate" ends
-# when all of it is told, as libvirt's does some time after QEMU
+# One domain.  query-migrate tells in turn what TOLD has, and "virsh migrate"
+# ends with the last of it, unless that is to go on until it is aborted (HOLD).
+# LOST: how often libvirtd does not answer.
 MIGRATING_VIRSH = r'''#!/usr/bin/python3
 import json, os, sys, time
 HELP = {help!r}
 os.chdir(os.path.dirname(sys.argv[0]))
+exists = os.path.exists
+def add(name, text=''):
+    with open(name, 'a') as f:
+        f.write(text)
+def content(name, default):
+    if not exists(name):
+        return default
+    with open(name) as f:
+        return f.read()
+told = json.loads(content('told', '[]'))
+def at():
+    return len(content('at', ''))
+def info():
+    if exists('aborted'):
+        return {{'status': 'cancelled'}}
+    return told[min(at() + 1, len(told) - 1) if exists('migrate') else 0]
+def active():
+    return exists('migrate') and not exists('over') and \
+        not exists('aborted')
+def reply(**what):
+    print(json.dumps(what))
 if sys.argv[1:2] == ['help']:
+    if exists('no-help'):
+        sys.exit('error: no help')
     print(HELP)
 elif sys.argv[1:2] == ['migrate']:
-    with open('migrate', 'w') as f:
-        f.write(' '.join(sys.argv[1:]))
-    while not os.path.exists('over'):
+    if exists('ask'):
+        with open('/dev/tty') as f:
+            add('answer', f.readline())
+    add('migrate', ' '.join(sys.argv[1:]))
+    add('pid.new', str(os.getpid()))
+    os.rename('pid.new', 'pid')
+    while active():
         time.sleep(0.01)
-    sys.exit(os.path.exists('failure'))
+    sys.exit(exists('failure') or exists('aborted'))
 else:
-    with open('told') as f:
-        told = json.load(f)
     for line in sys.stdin:
+        left = int(content('lost', '0'))
         if line.startswith('echo'):
             print(line[4:].strip().replace('"', ''))
+        elif left and active():
+            os.unlink('lost')
+            add('lost', str(left - 1))
+            print('error: Failed to reconnect to the hypervisor',
+                  'error: no valid connection', sep='\\n', file=sys.stderr,
+                  flush=True)
         elif 'domstate' in line:
-            print('shut off' if os.path.exists('over') and
-                  not os.path.exists('failure') else 'running')
+            print('shut off' if exists('over') and not exists('failure')
+                  else 'running')
         elif 'domjobinfo' in line:
-            print('Job type:         Unbounded')
+            print('Job type:  ', 'Unbounded' if active() else 'None')
+        elif 'domjobabort' in line:
+            if active():
+                add('aborted')
         elif 'query-migrate-capabilities' in line:
-            print('{{"return":[{{"capability":"tlm","state":false}}]}}')
+            reply(**{{'return': [{{'capability': 'tlm', 'state':
+                                  exists('was-on')}}]}})
         elif 'query-migrate-parameters' in line:
-            print('{{"return":{{}}}}')
+            reply(**{{'return': {{}}}})
         elif 'migrate-set-capabilities' in line:
-            with open('set', 'a') as f:
-                f.write('on ' if 'true' in line else 'off ')
-            print('{{"return":{{}}}}')
+            if active():
+                reply(error={{'desc':
+                             "There's a migration process in progress"}})
+            else:
+                add('set', 'on ' if 'true' in line else 'off ')
+                reply(**{{'return': {{}}}})
         else:
             assert 'query-migrate' in line, line
-            if told:
-                print(json.dumps({{'return': told.pop(0)}}))
-            else:
-                print('error: domain is not running', file=sys.stderr,
-                      flush=True)
-            if not told:
-                open('over', 'w').close()
+            reply(**{{'return': info()}})
+            if exists('migrate'):
+                add('at', '.')
+            if at() >= len(told) - 1 and not exists('hold'):
+                add('over')
         sys.stdout.flush()
 '''
 TLM_INFO = {'progress': 40, 'eta': 900, 'predicted-downtime': 20,
@@ -107,7 +151,8 @@ TLM_INFO = {'progress': 40, 'eta': 900, 'predicted-downtime': 20,
             'decision': 'as it happens', 'lost-work': 5,
             'downtime': {'vm-stop': 0, 'sync': 0, 'ram': 7000, 'device': 0,
                          'switchover': 0}}
-RAM_INFO = {'transferred': 1 << 20, 'remaining': 1 << 20, 'total': 2 << 20}
+RAM_INFO = {'transferred': 1 << 20, 'remaining': 1 << 20, 'total': 2 << 20,
+            'dirty-sync-count': 1}
 
 
 class Arguments(unittest.TestCase):
@@ -186,8 +231,34 @@ class Conversation(unittest.TestCase):
         self.assertEqual(self.qmp.state(), 'running')
         with self.assertRaisesRegex(tool.MigrateError, 'bad epoch'):
             self.qmp('migrate-set-parameters', tlm_epoch=5)
+
+    def test_libvirt_gone_or_domain_gone(self):
+        for message in ('Disconnected from qemu:///system due to end of file',
+                        'Failed to reconnect to the hypervisor',
+                        'Failed to connect socket to /run/libvirt/x: No such '
+                        'file or directory',
+                        'unable to connect to server at host:16509: '
+                        'Connection refused',
+                        'no valid connection'):
+            with self.subTest(message=message):
+                with self.assertRaises(tool.Lost):
+                    self.virsh('says', message)
+                with self.assertRaises(tool.Lost):
+                    tool.Qmp(self.virsh, 'says ' + message).state()
+        for message in ("failed to get domain 'vm1'", 'Domain not found: x',
+                        'no domain with matching name'):
+            with self.subTest(message=message):
+                self.assertIsNone(tool.Qmp(self.virsh,
+                                           'says ' + message).state())
+        # Whatever else it may be
         with self.assertRaises(tool.Lost):
-            self.virsh('lost')
+            tool.Qmp(self.virsh, 'says Timed out during operation').state()
+
+    def test_language(self):
+        with mock.patch.dict(os.environ, LANGUAGE='de', LC_ALL='de_DE'):
+            env = tool.plain_language()
+        self.assertNotIn('LANGUAGE', env)
+        self.assertEqual(env['LC_ALL'], 'C.UTF-8')
 
     def test_virsh_that_ends_is_started_again(self):
         with self.assertRaises(tool.Lost):
@@ -198,32 +269,71 @@ class Conversation(unittest.TestCase):
 class WholeMigration(unittest.TestCase):
     """What is shown, set and returned, however QEMU and virsh end."""
 
-    def run_tool(self, *statuses):
+    def setUp(self):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.dir = directory.name
-        told = [{}] + [{'status': status, 'total-time': 1234, 'downtime': 7,
-                        'error-desc': 'no route', 'ram': RAM_INFO,
-                        'tlm': {**TLM_INFO, 'stage': stage}}
-                       for status, stage in statuses]
-        with open(os.path.join(self.dir, 'told'), 'w') as f:
-            json.dump(told, f)
-        if statuses[-1][0] == 'failed':
-            open(os.path.join(self.dir, 'failure'), 'w').close()
-        path = os.path.join(self.dir, 'virsh')
-        with open(path, 'w') as f:
-            f.write(MIGRATING_VIRSH.format(help=HELP))
-        os.chmod(path, 0o755)
-        p = subprocess.run(
-            [sys.executable, tool.__file__, 'vm1', 'qemu:///x', '--p2p'],
-            env=dict(os.environ, PATH=f'{self.dir}:/usr/bin:/bin'),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True)
-        return p.returncode, p.stdout
+        self.write('virsh', MIGRATING_VIRSH.format(help=HELP))
+        os.chmod(self.path('virsh'), 0o755)
+        self.env = dict(os.environ, PATH=f'{self.dir}:/usr/bin:/bin')
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def write(self, name, text=''):
+        with open(self.path(name), 'w') as f:
+            f.write(text)
 
     def content(self, name):
-        with open(os.path.join(self.dir, name)) as f:
+        with open(self.path(name)) as f:
             return f.read()
+
+    def wait_for(self, name):
+        deadline = time.monotonic() + 60
+        while not os.path.exists(self.path(name)):
+            self.assertLess(time.monotonic(), deadline, f'no {name}')
+            time.sleep(0.01)
+        return self.content(name)
+
+    def tell(self, *statuses, tlm=True):
+        told = [{}] + [{'status': status, 'total-time': 1234, 'downtime': 7,
+                        'error-desc': 'no route', 'ram': RAM_INFO,
+                        **({'tlm': {**TLM_INFO, 'stage': stage}} if tlm
+                           else {})}
+                       for status, stage in statuses]
+        self.write('told', json.dumps(told))
+        if statuses[-1][0] == 'failed':
+            self.write('failure')
+
+    def start(self, *options, **kwargs):
+        p = subprocess.Popen(
+            [sys.executable, tool.__file__, *(options or ('vm1', 'qemu:///x',
+                                                          '--p2p'))],
+            env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, process_group=0, **kwargs)
+        self.addCleanup(p.stdout.close)
+        self.addCleanup(p.wait)
+        self.addCleanup(p.kill)
+        return p
+
+    def end(self, p):
+        out = p.stdout.read()
+        return p.wait(), out
+
+    def run_tool(self, *statuses):
+        self.tell(*statuses)
+        return self.end(self.start())
+
+    def hold(self, **kwargs):
+        """One that goes on until it is aborted, and its virsh."""
+        self.tell(('active', 'live'), **kwargs)
+        self.write('hold')
+        p = self.start()
+        return p, int(self.wait_for('pid'))
+
+    def assert_cleaned_up(self):
+        self.assertTrue(os.path.exists(self.path('aborted')))
+        self.assertEqual(self.content('set'), 'on off ')
 
     def test_completed(self):
         code, out = self.run_tool(
@@ -249,6 +359,186 @@ class WholeMigration(unittest.TestCase):
         self.assertIn('QEMU: no route', out)
         self.assertIn('The domain at the source is running', out)
         self.assertEqual(self.content('set'), 'on off ')
+
+    def test_on_before(self):
+        """Whoever has left it on: the next migration is not by TLM."""
+        self.write('was-on')
+        code, out = self.run_tool(('active', 'live'), ('failed', 'done'))
+        self.assertEqual(code, 1, out)
+        self.assertEqual(self.content('set'), 'off ')
+
+    def test_signals_to_the_process_group(self):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(signum=signum):
+                p, virsh = self.hold()
+                self.assertNotEqual(os.getpgid(virsh), p.pid)
+                os.killpg(p.pid, signum)
+                code, out = self.end(p)
+                self.assertEqual(code, 130, out)
+                self.assert_cleaned_up()
+            self.setUp()
+
+    def test_second_interrupt(self):
+        """virsh is not waited for, but the migration is."""
+        p, _ = self.hold()
+        for _ in range(2):
+            os.killpg(p.pid, signal.SIGINT)
+            time.sleep(0.02)
+        code, out = self.end(p)
+        self.assertEqual(code, 130, out)
+        self.assert_cleaned_up()
+
+    def test_virsh_ends_without_the_migration(self):
+        for signum in (signal.SIGKILL, signal.SIGINT):
+            with self.subTest(signum=signum):
+                p, virsh = self.hold()
+                os.kill(virsh, signum)
+                code, out = self.end(p)
+                self.assertEqual(code, 1, out)
+                self.assert_cleaned_up()
+            self.setUp()
+
+    def test_output_that_nobody_reads(self):
+        p, _ = self.hold()
+        p.stdout.close()
+        time.sleep(1.2)                 # for the next line of progress
+        self.assertIsNone(p.poll())
+        os.kill(p.pid, signal.SIGTERM)
+        self.assertEqual(p.wait(), 130)
+        self.assert_cleaned_up()
+
+    def test_libvirtd_away_for_a_while(self):
+        p, virsh = self.hold()
+        self.write('lost', '3')
+        os.kill(virsh, signal.SIGKILL)
+        code, out = self.end(p)
+        self.assertEqual(code, 1, out)
+        self.assert_cleaned_up()
+
+    def test_libvirtd_away_for_good(self):
+        with open(tool.__file__) as f:
+            source = f.read()
+        impatient = self.path('tlm-virsh-migrate')
+        self.write('tlm-virsh-migrate',
+                   source.replace('RETURN_S = 180 ', 'RETURN_S = 1 '))
+        for name in ('tlm-migrate', 'tlm-estimate'):
+            os.symlink(os.path.join(ROOT, 'scripts', name), self.path(name))
+        with mock.patch.object(tool, '__file__', impatient):
+            p, virsh = self.hold()
+        self.write('lost', '1000000')
+        os.kill(virsh, signal.SIGKILL)
+        code, out = self.end(p)
+        self.assertEqual(code, 1, out)
+        self.assertIn("virsh domjobabort 'vm1'", out)
+        self.assertIn('migrate_set_capability tlm off', out)
+
+    def test_libvirtd_turns_tlm_off(self):
+        p, _ = self.hold(tlm=False)
+        code, out = self.end(p)
+        self.assertEqual(code, 1, out)
+        self.assertIn('was not by TLM', out)
+        self.assert_cleaned_up()
+
+    def test_libvirtd_turns_tlm_off_for_a_short_migration(self):
+        self.tell(('completed', 'done'), tlm=False)
+        code, out = self.end(self.start())
+        self.assertEqual(code, 0, out)
+        self.assertIn('was not by TLM', out)
+
+    def test_password(self):
+        """ssh reads it from the terminal, from a process group of its own."""
+        self.tell(('active', 'live'), ('completed', 'done'))
+        self.write('ask')
+        pid, fd = pty.fork()
+        if not pid:
+            os.execve(sys.executable, [sys.executable, tool.__file__, 'vm1',
+                                       'qemu:///x'], self.env)
+        self.addCleanup(os.close, fd)
+        os.write(fd, b'secret\n')
+        out = b''
+        try:
+            while True:
+                out += os.read(fd, 4096)
+        except OSError:                 # no process has the terminal open
+            pass
+        _, status = os.waitpid(pid, 0)
+        self.assertEqual(os.waitstatus_to_exitcode(status), 0, out)
+        self.assertEqual(self.content('answer'), 'secret\n')
+
+    def test_wrong_usage(self):
+        self.tell(('active', 'live'))
+        for words, why in ((['--tlm-converge', 'vm1', 'u'], 'invalid choice'),
+                           (['vm1', 'u', '--tlm-bound', 'inf'], 'finite'),
+                           (['vm1', 'u', '-k', '5'], "'-k' is no option"),
+                           (['vm1', 'u', '--', '--p2p'], "'--' is not")):
+            with self.subTest(words=words):
+                code, out = self.end(self.start(*words))
+                self.assertEqual(code, 2, out)
+                self.assertIn(why, out)
+        self.write('no-help')
+        code, out = self.end(self.start())
+        self.assertEqual(code, 2, out)
+        self.assertIn('error: no help', out)
+        self.assertFalse(os.path.exists(self.path('set')))
+
+    def test_dry_run_without_a_rate(self):
+        self.tell(('active', 'live'))
+        for words, why in (([], 'what the link carries'),
+                           (['--bandwidth', 'x'], 'a number of MiB/s')):
+            with self.subTest(words=words):
+                code, out = self.end(self.start('vm1', 'u', '--tlm-dry-run',
+                                                *words))
+                self.assertEqual(code, 1, out)
+                self.assertIn(why, out)
+
+
+class Settings(unittest.TestCase):
+    def test_text_that_looks_like_a_number(self):
+        known = {'tlm-overcommit-cpus': '', 'tlm-epoch': 0, 'tlm-dtx': True,
+                 'tlm-cgroup': ''}
+        sent = {}
+
+        def qmp(command, **arguments):
+            if command == 'migrate-set-parameters':
+                sent.update(arguments)
+            return known if command == 'query-migrate-parameters' else []
+        with tool.client.Migration(qmp, {}, dict(map(
+                tool.client.parse_setting,
+                ('tlm-overcommit-cpus=1', 'tlm-epoch=100', 'tlm-dtx=off',
+                 'tlm-cgroup=on')))):
+            self.assertEqual(sent, {'tlm-overcommit-cpus': '1',
+                                    'tlm-epoch': 100, 'tlm-dtx': False,
+                                    'tlm-cgroup': 'on'})
+        self.assertEqual(sent, known)
+
+    def migrate(self, placer, **params):
+        """tool.migrate() with nothing behind it; what happens in turn."""
+        events = []
+        if placer:
+            placer.place.side_effect = lambda n: events.append(f'place {n}')
+        migration = mock.MagicMock()
+        migration.__exit__.side_effect = lambda *_: events.append('settle')
+        with mock.patch.multiple(
+                tool, run=mock.Mock(side_effect=KeyboardInterrupt),
+                Migration=mock.Mock(return_value=migration)), \
+             mock.patch.object(tool.Placer, 'for_domain',
+                               return_value=placer), \
+             mock.patch.object(signal, 'signal'), \
+             self.assertRaises(KeyboardInterrupt):
+            tool.migrate(mock.MagicMock(), None, {}, params, sys.stdout)
+        return events
+
+    def test_vcpus_are_back_before_libvirtd(self):
+        placer = mock.Mock(spec=tool.Placer, trouble=None)
+        for params in ({'tlm-overcommit': [{}]},
+                       {'tlm-overcommit-method': 'event'}):
+            with self.subTest(params=params):
+                events = self.migrate(placer, **params)
+                self.assertEqual(events, ['place 0', 'settle'])
+
+    def test_event_that_nobody_answers(self):
+        with self.assertRaisesRegex(tool.MigrateError, 'only root'):
+            self.migrate(None, **{'tlm-overcommit-method': 'event'})
 
 
 @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, 'needs two host CPUs')
@@ -288,6 +578,16 @@ class Threads(unittest.TestCase):
         placer.place(1)
         self.assertEqual(self.masks(), [{self.cpus[1]}] * 2)
         placer.place(0)
+
+    def test_thread_of_somebody_else(self):
+        """QEMU has ended, and its thread's number is in use again."""
+        placer = tool.Placer(self.ids)
+        placer.started[self.ids[0]] = '1'
+        before = self.masks()
+        placer.place(1)
+        self.assertEqual(self.masks(), [before[0], {self.cpus[0]}])
+        placer.place(0)
+        self.assertEqual(self.masks(), before)
 
     def test_thread_that_has_ended(self):
         placer = tool.Placer(self.ids)

@@ -235,9 +235,9 @@ class Host:
                 if os.readlink(f'/proc/{pid}/ns/pid') == own:
                     yield int(pid)
 
-    def kill_libvirtd(self):
+    def kill_libvirtd(self, signum=signal.SIGKILL):
         pid = self.libvirtd_pid()
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signum)
         wait_until(lambda: not os.path.exists(f'/proc/{pid}') or
                    self.libvirtd_pid() != pid, 60, 'libvirtd is gone')
 
