@@ -170,6 +170,9 @@ bool tlm_oc_group_make(TlmOc *oc, const char *parent, GError **errp)
     bool enable = false;
     int ret;
 
+    /* Before must_enable(): this may disable the controller */
+    tlm_oc_clean_below(oc->root, oc->ops, oc->opaque, parent, NULL,
+                       oc->stale);
     if (oc->backend->v2 && !must_enable(parent, controller, &enable, errp)) {
         return false;
     }

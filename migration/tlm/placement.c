@@ -27,6 +27,7 @@ static struct {
     TlmOc *oc;
     TlmOcSchedule *schedule;
     MigrationTlmOvercommitMethod method;
+    char *clean;                /* tlm-cgroup, until clean_stale() was there */
     unsigned vcpus;
     unsigned wanted;            /* of the step in force; 0: none */
     double speed;               /* asked of throttle.c; else 1 */
@@ -101,6 +102,7 @@ bool tlm_placement_start(Error **errp)
     /* Of a migration that ended before it began */
     g_clear_pointer(&placement.oc, tlm_oc_free);
     g_clear_pointer(&placement.schedule, tlm_oc_schedule_free);
+    g_clear_pointer(&placement.clean, g_free);
 
     set_note(NULL);
     placement.wanted = 0;
@@ -114,11 +116,7 @@ bool tlm_placement_start(Error **errp)
     }
 
     cfg.method = methods[placement.method];
-    /* What a QEMU that was killed has left behind is in the way */
-    if (!tlm_oc_cleanup_stale(&cfg, NULL, &gerr)) {
-        set_note(gerr->message);
-        g_clear_error(&gerr);
-    }
+    placement.clean = g_strdup(cfg.cgroup ?: "");
     placement.oc = tlm_oc_new(&cfg, &gerr);
     if (!placement.oc) {
         error_setg(errp, "Cannot over-commit the vCPUs: %s", gerr->message);
@@ -153,6 +151,21 @@ static GArray *vcpu_threads(unsigned *vcpus)
         (*vcpus)++;
     }
     return tids;
+}
+
+/*
+ * What a QEMU that was killed has left may be in the way of other methods
+ * than the one that will be used, too
+ */
+static void clean_stale(void)
+{
+    g_autofree char *cgroup = g_steal_pointer(&placement.clean);
+    TlmOcConfig cfg = { .cgroup = empty_is_null(cgroup) };
+    g_autoptr(GError) gerr = NULL;
+
+    if (cgroup && !tlm_oc_cleanup_stale(&cfg, NULL, &gerr)) {
+        set_note(gerr->message);
+    }
 }
 
 /* From now on the vCPUs have @share of full speed */
@@ -197,6 +210,7 @@ double tlm_placement_step(double progress)
         return placement.speed;
     }
     placement.wanted = cpus;
+    clean_stale();
 
     tids = vcpu_threads(&placement.vcpus);
     placement.speed = 1;
