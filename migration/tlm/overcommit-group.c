@@ -45,7 +45,7 @@ char *tlm_oc_group_name(const char *proc, GError **errp)
     pid_t pid;
 
     if (!tlm_oc_read_stat(path, &pid, &start)) {
-        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_INVALID,
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE,
                     "cannot read %s", path);
         return NULL;
     }

@@ -106,7 +106,8 @@ typedef struct TlmOc TlmOc;
  * tlm_oc_new: check @cfg and make an idle TlmOc; strings are copied
  *
  * One TlmOc a process at a time: the cgroup's name carries the process.
- * Returns NULL and sets @errp (INVALID) on a bad CPU list or process.
+ * Returns NULL and sets @errp: INVALID on a bad CPU list or directory,
+ * UNAVAILABLE if /proc does not show the process (a chroot).
  */
 TlmOc *tlm_oc_new(const TlmOcConfig *cfg, GError **errp);
 

@@ -81,6 +81,13 @@ static void set_note(const char *note)
     placement.note = g_strdup(note);
 }
 
+/* The others need nothing of what /proc and cgroups tell */
+static bool places_threads(void)
+{
+    return placement.method != MIGRATION_TLM_OVERCOMMIT_METHOD_THROTTLE &&
+           placement.method != MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT;
+}
+
 /* Called with the BQL held, when a migration begins */
 bool tlm_placement_start(Error **errp)
 {
@@ -95,8 +102,6 @@ bool tlm_placement_start(Error **errp)
         [MIGRATION_TLM_OVERCOMMIT_METHOD_CGROUP] = TLM_OC_METHOD_CGROUP,
         [MIGRATION_TLM_OVERCOMMIT_METHOD_QUOTA] = TLM_OC_METHOD_QUOTA,
         [MIGRATION_TLM_OVERCOMMIT_METHOD_AFFINITY] = TLM_OC_METHOD_AFFINITY,
-        [MIGRATION_TLM_OVERCOMMIT_METHOD_THROTTLE] = TLM_OC_METHOD_THROTTLE,
-        [MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT] = TLM_OC_METHOD_EVENT,
     };
 
     /* Of a migration that ended before it began */
@@ -115,16 +120,24 @@ bool tlm_placement_start(Error **errp)
         return true;
     }
 
-    cfg.method = methods[placement.method];
-    placement.clean = g_strdup(cfg.cgroup ?: "");
-    placement.oc = tlm_oc_new(&cfg, &gerr);
-    if (!placement.oc) {
-        error_setg(errp, "Cannot over-commit the vCPUs: %s", gerr->message);
-        return false;
-    }
     placement.schedule = tlm_placement_schedule(p->tlm_overcommit, errp);
     if (!placement.schedule) {
-        g_clear_pointer(&placement.oc, tlm_oc_free);
+        return false;
+    }
+    if (!places_threads()) {
+        return true;
+    }
+
+    cfg.method = methods[placement.method];
+    placement.oc = tlm_oc_new(&cfg, &gerr);
+    if (placement.oc) {
+        placement.clean = g_strdup(cfg.cgroup ?: "");
+    } else if (gerr->code == TLM_OC_ERROR_UNAVAILABLE) {
+        /* As for a method that fails later: the throttle is next */
+        set_note(gerr->message);
+    } else {
+        error_setg(errp, "Cannot over-commit the vCPUs: %s", gerr->message);
+        g_clear_pointer(&placement.schedule, tlm_oc_schedule_free);
         return false;
     }
     return true;
@@ -216,8 +229,7 @@ double tlm_placement_step(double progress)
     placement.speed = 1;
     if (placement.method == MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT) {
         method = "event";
-    } else if (placement.method !=
-               MIGRATION_TLM_OVERCOMMIT_METHOD_THROTTLE &&
+    } else if (placement.oc &&
                tlm_oc_apply(placement.oc, (pid_t *)tids->data, tids->len,
                             cpus, &gerr)) {
         const char *why_not = tlm_oc_why_not(placement.oc);

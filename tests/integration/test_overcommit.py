@@ -6,6 +6,7 @@
 import os
 import re
 import subprocess
+import tempfile
 import unittest
 
 from tlmtest import env, migration
@@ -51,9 +52,9 @@ class Overcommit(MigrationCase):
         if len(CPUS) < 2:
             self.skipTest('needs two host CPUs')
 
-    def prepare(self, method, **settings):
+    def prepare(self, method, extra=(), **settings):
         guest = RomGuest(mem_mb=256, ws_mb=96, vcpus=VCPUS, rate=20)
-        src = self.start_source(guest)
+        src = self.start_source(guest, extra=extra)
         dst = self.start_destination(guest)
         migration.set_capabilities(src, events=True)
         address, _ = self.connect(
@@ -138,6 +139,25 @@ class Overcommit(MigrationCase):
         self.assertIn('bound', src.qmp('query-migrate')['error-desc'])
         self.assert_back(src, before)
         self.assert_runs_at_source(guest, src)
+
+    def test_no_proc(self):
+        """In a chroot QEMU can place no threads, but throttle and ask."""
+        if os.geteuid() != 0:
+            self.skipTest('chroot needs root')
+        for method in ('throttle', 'event', 'affinity', 'auto'):
+            with self.sub(method=method), \
+                    tempfile.TemporaryDirectory() as root:
+                guest, src, dst, before, used = self.prepare(
+                    method, extra=('-run-with', f'chroot={root}'))
+                self.assertEqual(used,
+                                 'event' if method == 'event' else 'throttle')
+                note = src.qmp('query-migrate')['tlm'].get('overcommit-note')
+                self.assertEqual(note is None,
+                                 method in ('throttle', 'event'), note)
+                migration.set_parameters(src, max_bandwidth=0)
+                migration.wait_status(src, 'completed')
+                self.assert_back(src, before)
+                self.finish(guest, src, dst)
 
     def test_steps_up_and_down(self):
         # The last three are in RAM that the guest has never touched: mtx
