@@ -193,6 +193,19 @@ static void account(double share)
     placement.share = share;
 }
 
+/*
+ * The share of full speed that @cpus amount to by @method.  What throttle.c
+ * takes, it accounts for itself.  If and when a manager answers the event
+ * is not known: the planner must not count on it.
+ */
+static double share_of(unsigned cpus, const char *method)
+{
+    if (g_str_equal(method, "throttle") || g_str_equal(method, "event")) {
+        return 1;
+    }
+    return MIN(1, (double)cpus / placement.vcpus);
+}
+
 static void announce(unsigned cpus, const char *method)
 {
     WITH_QEMU_LOCK_GUARD(&placement.lock) {
@@ -245,8 +258,7 @@ double tlm_placement_step(double progress)
     if (gerr) {
         set_note(gerr->message);
     }
-    /* What throttle.c takes, it accounts for itself */
-    account(placement.speed < 1 ? 1 : MIN(1, (double)cpus / placement.vcpus));
+    account(share_of(cpus, method));
     announce(cpus, method);
     return placement.speed;
 }

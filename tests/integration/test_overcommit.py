@@ -89,6 +89,14 @@ class Overcommit(MigrationCase):
         info = src.qmp('query-migrate').get('tlm', {})
         self.assertNotIn('overcommit-cpus', info)
 
+    def assert_at_full_speed(self, src):
+        """For the books, as nobody has answered the event."""
+        epochs = src.qmp('query-migrate')['tlm']['epochs']
+        wait_until(lambda: src.qmp('query-migrate')['tlm']['epochs'] >=
+                   epochs + 2, 60, 'two more epochs')
+        info = src.qmp('query-migrate')['tlm']
+        self.assertEqual((info['guest-speed'], info['lost-work']), (1, 0))
+
     def assert_runs_at_source(self, guest, src):
         guest.wait_alive(src)
         guest.wait_scans(src)
@@ -106,6 +114,8 @@ class Overcommit(MigrationCase):
                 self.assertEqual(info['overcommit-cpus'], 1)
                 self.assertEqual(info['overcommit-method'], used)
                 self.assert_held(src, before, used)
+                if used == 'event':
+                    self.assert_at_full_speed(src)
                 migration.set_parameters(src, max_bandwidth=0)
                 migration.wait_status(src, 'completed')
                 self.assert_back(src, before)
