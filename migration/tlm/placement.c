@@ -1,7 +1,7 @@
 /*
  * TLM: over-commit during a migration
  *
- * Looks up the schedule once an epoch and has the vCPU threads placed
+ * Looks up schedule and vCPUs once an epoch and has their threads placed
  * (overcommit.h), or slowed (throttle.c), or asks a manager to do it.
  * Coordinator only, without the BQL: placing a thread may take
  * milliseconds.
@@ -29,6 +29,7 @@ static struct {
     MigrationTlmOvercommitMethod method;
     char *clean;                /* tlm-cgroup, until clean_stale() was there */
     unsigned vcpus;
+    GArray *tids;               /* their threads, at the last step taken */
     unsigned wanted;            /* of the step in force; 0: none */
     double speed;               /* asked of throttle.c; else 1 */
     /* for query-migrate as well; under lock */
@@ -108,6 +109,7 @@ bool tlm_placement_start(Error **errp)
     g_clear_pointer(&placement.oc, tlm_oc_free);
     g_clear_pointer(&placement.schedule, tlm_oc_schedule_free);
     g_clear_pointer(&placement.clean, g_free);
+    g_clear_pointer(&placement.tids, g_array_unref);
 
     set_note(NULL);
     placement.wanted = 0;
@@ -153,7 +155,7 @@ static GArray *vcpu_threads(unsigned *vcpus)
     RCU_READ_LOCK_GUARD();
     CPU_FOREACH(cpu) {
         pid_t tid = cpu->thread_id;
-        bool known = false;
+        bool known = !tid;      /* not yet started */
 
         for (unsigned i = 0; i < tids->len; i++) {
             known |= g_array_index(tids, pid_t, i) == tid;
@@ -164,6 +166,12 @@ static GArray *vcpu_threads(unsigned *vcpus)
         (*vcpus)++;
     }
     return tids;
+}
+
+static bool same_threads(const GArray *a, const GArray *b)
+{
+    return a && a->len == b->len &&
+           !memcmp(a->data, b->data, a->len * sizeof(pid_t));
 }
 
 /*
@@ -217,28 +225,36 @@ static void announce(unsigned cpus, const char *method)
 }
 
 /*
- * Holds the vCPUs on as many host CPUs as the schedule says for @progress
- * percent.  Returns the speed, 0 to 1, at which the caller must run the
- * vCPUs because they could not be placed otherwise.
+ * Holds the vCPUs that there are on as many host CPUs as the schedule says
+ * for @progress percent.  Returns the speed, 0 to 1, at which the caller
+ * must run the vCPUs because they could not be placed otherwise.
  */
 double tlm_placement_step(double progress)
 {
     g_autoptr(GArray) tids = NULL;
     g_autoptr(GError) gerr = NULL;
     const char *method = "throttle";
-    unsigned cpus;
+    unsigned cpus, vcpus;
 
     if (!placement.schedule) {
         return 1;
     }
     cpus = tlm_oc_schedule_cpus(placement.schedule, progress);
-    if (!cpus || cpus == placement.wanted) {
+    if (!cpus) {
+        return placement.speed;
+    }
+    /* The guest may let go of a vCPU at any time */
+    tids = vcpu_threads(&vcpus);
+    if (cpus == placement.wanted && vcpus == placement.vcpus &&
+        same_threads(placement.tids, tids)) {
         return placement.speed;
     }
     placement.wanted = cpus;
+    placement.vcpus = vcpus;
+    g_clear_pointer(&placement.tids, g_array_unref);
+    placement.tids = g_array_ref(tids);
     clean_stale();
 
-    tids = vcpu_threads(&placement.vcpus);
     placement.speed = 1;
     if (placement.method == MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT) {
         method = "event";
@@ -288,6 +304,7 @@ void tlm_placement_end(void)
     }
     g_clear_pointer(&placement.oc, tlm_oc_free);
     g_clear_pointer(&placement.schedule, tlm_oc_schedule_free);
+    g_clear_pointer(&placement.tids, g_array_unref);
 }
 
 /* The share of full speed that the vCPUs have through over-commit */

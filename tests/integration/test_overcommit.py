@@ -5,6 +5,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import tempfile
 import unittest
@@ -147,6 +148,66 @@ class Overcommit(MigrationCase):
         migration.set_parameters(src, tlm_time_bound=1)
         migration.wait_status(src, 'failed')
         self.assertIn('bound', src.qmp('query-migrate')['error-desc'])
+        self.assert_back(src, before)
+        self.assert_runs_at_source(guest, src)
+
+    def test_late_eject(self):
+        """The guest lets go of a vCPU, as it was asked for before."""
+        for method, level in (('affinity', None), ('throttle', 0.5)):
+            with self.sub(method=method), \
+                    tempfile.TemporaryDirectory() as tmp:
+                self.late_eject(method, level, os.path.join(tmp, 'qtest'))
+
+    def late_eject(self, method, speed, path):
+        guest = RomGuest(mem_mb=256, ws_mb=96, vcpus=2, rate=20)
+        extra = ('-smp', 'cpus=2,maxcpus=3')
+        src = self.start_source(guest, extra=(
+            *extra, '-qtest', f'unix:{path},server=on,wait=off',
+            '-qtest-log', 'none'))
+        dst = self.start_destination(guest, extra=extra)
+        migration.set_capabilities(src, events=True)
+        src.qmp('device_add', driver='qemu64-x86_64-cpu', id='late',
+                socket_id=2, core_id=0, thread_id=0)
+        late = (set(vcpu_threads(src)) -
+                {c['thread-id'] for c in src.qmp('query-cpus-fast')
+                 if not c['qom-path'].endswith('/late')})
+        self.assertEqual(len(late), 1)
+        # The firmware guest has no ACPI: the test does its part
+        with socket.socket(socket.AF_UNIX) as qtest:
+            qtest.connect(path)
+            replies = qtest.makefile('r')
+
+            def out(*command):
+                qtest.sendall((' '.join(command) + '\n').encode())
+                self.assertEqual(replies.readline(), 'OK\n')
+            out('outb', '0xaf00', '0x0')        # no bitmap, but registers
+            src.qmp('device_del', id='late')
+
+            address, _ = self.connect(
+                src, dst, max_bandwidth=HELD, tlm_overcommit=EARLY,
+                tlm_overcommit_method=method)
+            before = placement(src)
+            migration.start(src, *address)
+            data = src.wait_event('MIGRATION_TLM_OVERCOMMIT',
+                                  timeout=60)['data']
+            self.assertEqual((data['cpus'], data['vcpus']), (1, 3))
+            self.assert_held(src, before, data['method'])
+            with self.assertRaisesRegex(Exception, 'migrat'):
+                src.qmp('device_del', id='late')
+            out('outl', '0xaf00', '0x2')        # the third vCPU:
+            out('outb', '0xaf04', '0x8')        # eject
+        src.wait_event('DEVICE_DELETED', timeout=60,
+                       match=lambda data: data.get('device') == 'late')
+        data = src.wait_event('MIGRATION_TLM_OVERCOMMIT', timeout=60)['data']
+        self.assertEqual((data['cpus'], data['vcpus']), (1, 2))
+        self.assertTrue(late.isdisjoint(vcpu_threads(src)))
+        self.assert_held(src, before, data['method'])
+        if speed:
+            wait_until(lambda: abs(src.qmp('query-migrate')['tlm']
+                                   ['guest-speed'] - speed) < 0.1,
+                       60, 'the speed is that for two vCPUs')
+        src.qmp('migrate_cancel')
+        migration.wait_status(src, 'cancelled')
         self.assert_back(src, before)
         self.assert_runs_at_source(guest, src)
 
