@@ -5,6 +5,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import tempfile
@@ -53,13 +54,13 @@ class Overcommit(MigrationCase):
         if len(CPUS) < 2:
             self.skipTest('needs two host CPUs')
 
-    def prepare(self, method, extra=(), **settings):
+    def prepare(self, method, extra=(), caps=None, **settings):
         guest = RomGuest(mem_mb=256, ws_mb=96, vcpus=VCPUS, rate=20)
         src = self.start_source(guest, extra=extra)
         dst = self.start_destination(guest)
         migration.set_capabilities(src, events=True)
         address, _ = self.connect(
-            src, dst, max_bandwidth=HELD, tlm_overcommit=EARLY,
+            src, dst, caps=caps, max_bandwidth=HELD, tlm_overcommit=EARLY,
             tlm_overcommit_method=method, **settings)
         # As libvirt's vcpupin would have it
         os.sched_setaffinity(vcpu_threads(src)[0], {CPUS[1]})
@@ -77,6 +78,9 @@ class Overcommit(MigrationCase):
                 {now[t][0] for t in vcpus} - {str(c) for c in CPUS}, set(),
                 now)
             self.assertEqual(len({now[t][0] for t in vcpus}), 1)
+        if 'cgroup' in method:
+            for tid in vcpus:
+                self.assertIn(f'/tlm-{src.pid}-', now[tid][1])
         for tid, where in before.items():
             if tid not in vcpus:
                 self.assertEqual(now.get(tid, where), where)
@@ -105,7 +109,8 @@ class Overcommit(MigrationCase):
     def methods(self):
         yield from ('affinity', 'auto', 'throttle', 'event')
         if os.geteuid() == 0:
-            yield 'cgroup'
+            # throttle, where there is no such cgroup
+            yield from ('cgroup', 'quota')
 
     def test_completion(self):
         for method in self.methods():
@@ -129,6 +134,49 @@ class Overcommit(MigrationCase):
                 self.assert_held(src, before, used)
                 src.qmp('migrate_cancel')
                 migration.wait_status(src, 'cancelled')
+                self.assert_back(src, before)
+                self.assert_runs_at_source(guest, src)
+
+    def into_pre_switchover(self, method):
+        """With nearly all of the working set still to be sent"""
+        guest, src, dst, before, used = self.prepare(
+            method, caps={'pause-before-switchover': True})
+        self.assert_held(src, before, used)
+        src.qmp('migrate-tlm-switchover')
+        migration.wait_status(src, 'pre-switchover')
+        return guest, src, dst, before
+
+    def test_cancel_pre_switchover(self):
+        for method in self.methods():
+            with self.sub(method=method):
+                guest, src, _dst, before = self.into_pre_switchover(method)
+                src.qmp('migrate_cancel')
+                migration.wait_status(src, 'cancelled')
+                self.assert_back(src, before)
+                self.assert_runs_at_source(guest, src)
+
+    def test_cancel_stop(self):
+        """While the destination does not read"""
+        for method in self.methods():
+            with self.sub(method=method):
+                guest, src, dst, before = self.into_pre_switchover(method)
+                dst.process.send_signal(signal.SIGSTOP)
+                src.qmp('migrate-continue', state='pre-switchover')
+                src.wait_event('MIGRATION_TLM_STAGE', timeout=60,
+                               match=lambda data: data['stage'] == 'stop')
+                self.assertFalse(src.qmp('query-status')['running'])
+                src.qmp('migrate_cancel')
+                migration.wait_status(src, 'cancelled')
+                self.assert_back(src, before)
+                self.assert_runs_at_source(guest, src)
+
+    def test_broken_channels(self):
+        for method in self.methods():
+            with self.sub(method=method):
+                guest, src, _dst, before, used = self.prepare(method)
+                self.assert_held(src, before, used)
+                src.qmp('yank', instances=[{'type': 'migration'}])
+                migration.wait_status(src, 'failed')
                 self.assert_back(src, before)
                 self.assert_runs_at_source(guest, src)
 
@@ -166,8 +214,10 @@ class Overcommit(MigrationCase):
             '-qtest-log', 'none'))
         dst = self.start_destination(guest, extra=extra)
         migration.set_capabilities(src, events=True)
-        src.qmp('device_add', driver='qemu64-x86_64-cpu', id='late',
-                socket_id=2, core_id=0, thread_id=0)
+        free, = (c for c in src.qmp('query-hotpluggable-cpus')
+                 if 'qom-path' not in c)
+        src.qmp('device_add', driver=free['type'], id='late',
+                **free['props'])
         late = (set(vcpu_threads(src)) -
                 {c['thread-id'] for c in src.qmp('query-cpus-fast')
                  if not c['qom-path'].endswith('/late')})
