@@ -12,10 +12,14 @@
  * is the working set.  One clear a round, not one a count, so that a page
  * costs the guest one write fault a round: less than a migration does.
  *
+ * To clear the log of a large guest takes seconds, in which the BQL is held
+ * for a short stretch at a time.  So each piece of RAM has windows of its
+ * own, from one of its clears to the next.
+ *
  * DIRTY_MEMORY_MIGRATION's bits are a migration's, and are cleared here.
  * That cannot lose a page:
- *   - no migration runs: that is checked under the BQL each time, and the
- *     BQL is held from the check to the end of the clear.  A migration sets
+ *   - no migration runs: that is checked under the BQL in each stretch, and
+ *     the BQL is held from the check to the stretch's end.  A migration sets
  *     GLOBAL_DIRTY_MIGRATION under the BQL as well (ram_init_bitmaps());
  *   - one that starts later begins with all ones in RAMBlock.bmap, so what
  *     was written before does not need its bit;
@@ -57,10 +61,12 @@
 #define SUB_WINDOW_MAX_NS (50 * SCALE_MS)
 /* How soon a migration that starts is noticed */
 #define POLL_NS (20 * SCALE_MS)
-/* How long the dirty log is armed at a stretch, with the BQL held */
-#define ARM_BUDGET_NS (5 * SCALE_MS)
+/* How long the dirty log is cleared at a stretch, with the BQL held */
+#define CLEAR_BUDGET_NS (5 * SCALE_MS)
+/* And how long the BQL is left to others after that */
+#define CLEAR_PAUSE_NS (1 * SCALE_MS)
 /* Bits are cleared in pieces of this many pages, a multiple of a word */
-#define PIECE_PAGES 65536UL
+#define PIECE_PAGES 16384UL
 /* Pages that are looked at to tell how much of RAM is not zero */
 #define SAMPLES 16384
 #define SAMPLES_AT_ONCE 64
@@ -73,6 +79,7 @@ typedef struct EstimateBlock {
     ram_addr_t used_length;
     unsigned long pages;
     unsigned long *seen;        /* pages written to in the window */
+    int64_t *cleared_ns;        /* when each piece was, last */
 } EstimateBlock;
 
 /* One measurement; belongs to its thread */
@@ -86,8 +93,8 @@ typedef struct Measurement {
     uint64_t total_pages;
     uint64_t populated_pages;
     bool populated_known;
-    uint64_t sub_pages;         /* written in all sub-windows */
-    int64_t sub_ns;             /* length of them together */
+    double sub_rate;            /* pages per ns in the sub-windows, summed */
+    unsigned sub_windows;
 } Measurement;
 
 typedef struct EstimateResult {
@@ -177,6 +184,7 @@ static bool setup_blocks(Measurement *m, Error **errp)
         };
 
         b.seen = bitmap_try_new(MAX(b.pages, 1));
+        b.cleared_ns = g_new0(int64_t, DIV_ROUND_UP(b.pages, PIECE_PAGES));
         ok &= b.seen != NULL;
         m->total_pages += b.pages;
         g_array_append_val(blocks, b);
@@ -195,6 +203,7 @@ static void free_blocks(Measurement *m)
 {
     for (unsigned i = 0; i < m->nr_blocks; i++) {
         g_free(m->blocks[i].seen);
+        g_free(m->blocks[i].cleared_ns);
     }
     g_free(m->blocks);
 }
@@ -315,61 +324,124 @@ static unsigned long read_bits(EstimateBlock *b, unsigned page_bits,
 }
 
 /*
- * Counts the dirty pages of a piece and clears them.  Between the two, a
- * few microseconds, TCG's vCPUs may write; such a page is missed unless it
- * is written to again.  BQL held.
+ * Clears the dirty pages of a piece, and with @note notes them.  Between the
+ * two, a few microseconds, TCG's vCPUs may write; such a page is missed
+ * unless it is written to again.  BQL held.
  */
-static unsigned long take_piece(const Measurement *m, EstimateBlock *b,
-                                unsigned long start, bool note)
+static void take_piece(const Measurement *m, EstimateBlock *b,
+                       unsigned long start, bool note)
 {
     unsigned long num = MIN(PIECE_PAGES, b->pages - start);
-    unsigned long count = read_bits(b, m->page_bits, start, num, note);
 
-    if (count) {
+    if (read_bits(b, m->page_bits, start, num, note)) {
         memory_region_reset_dirty(b->rb->mr,
                                   (hwaddr)start << m->page_bits,
                                   (hwaddr)num << m->page_bits,
                                   DIRTY_MEMORY_MIGRATION);
     }
-    return count;
 }
 
 /*
- * Syncs the dirty log, and counts the pages dirtied since the last clear;
- * with @clear, notes and clears them.  False if that may not be done.
+ * Clears pieces from page *@page of block *@block on, as long as the budget
+ * lasts, and moves on by them; with @note, notes what was dirty.  False if
+ * that may not be done.
  */
-static bool count_dirty(Measurement *m, bool clear, int64_t *now_ns,
-                        uint64_t *count, Error **errp)
+static bool clear_stretch(Measurement *m, bool note, unsigned *block,
+                          unsigned long *page, Error **errp)
 {
+    int64_t begin_ns, last_ns, now_ns;
+    unsigned pieces = 0;
+
     BQL_LOCK_GUARD();
     RCU_READ_LOCK_GUARD();
 
     if (!may_go_on(m, errp)) {
         return false;
     }
-    memory_global_dirty_log_sync(false);
-    /* With a dirty ring, it has dropped the BQL to wait for the vCPUs */
+    last_ns = now_ns = begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    while (*block < m->nr_blocks && now_ns - begin_ns < CLEAR_BUDGET_NS) {
+        EstimateBlock *b = &m->blocks[*block];
+
+        if (*page >= b->pages) {
+            (*block)++;
+            *page = 0;
+            continue;
+        }
+        last_ns = now_ns;
+        take_piece(m, b, *page, note);
+        now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        b->cleared_ns[*page / PIECE_PAGES] = now_ns;
+        *page += PIECE_PAGES;
+        pieces++;
+    }
+    trace_tlm_estimate_clear(pieces, (now_ns - begin_ns) / SCALE_US,
+                             (now_ns - last_ns) / SCALE_US);
+    return true;
+}
+
+/*
+ * Clears all of the log.  This is the slow part in a large guest: KVM
+ * may have every page marked dirty at first, and write-protects each as it
+ * is cleared.  The BQL is not fair: who wants it back at once gets it, and
+ * main loop and vCPUs starve.  So it is left alone for a moment in between.
+ */
+static bool clear_all(Measurement *m, bool note, Error **errp)
+{
+    unsigned block = 0;
+    unsigned long page = 0;
+
+    while (clear_stretch(m, note, &block, &page, errp)) {
+        if (block == m->nr_blocks) {
+            return true;
+        }
+        g_usleep(CLEAR_PAUSE_NS / SCALE_US);
+    }
+    return false;
+}
+
+/* False if that may not be done */
+static bool log_sync(Measurement *m, int64_t *now_ns, Error **errp)
+{
+    BQL_LOCK_GUARD();
+
     if (!may_go_on(m, errp)) {
         return false;
     }
-
-    *count = 0;
+    memory_global_dirty_log_sync(false);
     *now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    return true;
+}
+
+/*
+ * Adds the rate at which pages have become dirty, piece by piece, since it
+ * was cleared.  To read the bits takes no BQL.  False if it may not be done.
+ */
+static bool count_dirty(Measurement *m, Error **errp)
+{
+    int64_t now_ns;
+
+    if (!log_sync(m, &now_ns, errp)) {
+        return false;
+    }
     for (unsigned i = 0; i < m->nr_blocks; i++) {
         EstimateBlock *b = &m->blocks[i];
 
-        if (!clear) {
-            *count += read_bits(b, m->page_bits, 0, b->pages, false);
-            continue;
-        }
         for (unsigned long p = 0; p < b->pages; p += PIECE_PAGES) {
-            *count += take_piece(m, b, p, true);
+            /* A block that is still listed does not go away meanwhile */
+            RCU_READ_LOCK_GUARD();
+
+            if (qatomic_read(&ram_list.version) != m->ram_version) {
+                error_setg(errp, "The layout of RAM has changed during the "
+                           "measurement");
+                return false;
+            }
+            m->sub_rate += (double)read_bits(b, m->page_bits, p,
+                                             MIN(PIECE_PAGES, b->pages - p),
+                                             false) /
+                           MAX(1, now_ns - b->cleared_ns[p / PIECE_PAGES]);
         }
     }
-    if (clear) {
-        /* What is written from here on counts for the next round */
-        *now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    }
+    m->sub_windows++;
     return true;
 }
 
@@ -406,37 +478,6 @@ static void log_stop(Measurement *m)
     }
 }
 
-/*
- * Clears all of the log once.  This is the slow part in a large guest: KVM
- * may have every page marked dirty at first, and write-protects each as it
- * is cleared.  The BQL is not held for long.
- */
-static bool log_arm(Measurement *m, Error **errp)
-{
-    for (unsigned i = 0; i < m->nr_blocks; i++) {
-        EstimateBlock *b = &m->blocks[i];
-        unsigned long p = 0;
-
-        while (p < b->pages) {
-            int64_t end_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
-                             ARM_BUDGET_NS;
-
-            BQL_LOCK_GUARD();
-            RCU_READ_LOCK_GUARD();
-
-            if (!may_go_on(m, errp)) {
-                return false;
-            }
-            do {
-                take_piece(m, b, p, false);
-                p += PIECE_PAGES;
-            } while (p < b->pages &&
-                     qemu_clock_get_ns(QEMU_CLOCK_REALTIME) < end_ns);
-        }
-    }
-    return true;
-}
-
 /* False if a migration starts meanwhile */
 static bool sleep_until(int64_t end_ns)
 {
@@ -458,28 +499,28 @@ static bool watch(Measurement *m, Error **errp)
                           DIV_ROUND_UP(m->window_ns, ROUND_MAX_NS));
     int64_t sub_ns = MIN(m->window_ns / rounds / 4, SUB_WINDOW_MAX_NS);
     int64_t start_ns, begin_ns, now_ns;
-    uint64_t count;
 
-    if (!count_dirty(m, true, &begin_ns, &count, errp)) {
+    /*
+     * Only after the first does the log tell what the guest writes.  It may
+     * take long: the second, quicker, is where the window begins.
+     */
+    if (!clear_all(m, false, errp) || !log_sync(m, &now_ns, errp) ||
+        !clear_all(m, false, errp)) {
         return false;
     }
-    for (unsigned i = 0; i < m->nr_blocks; i++) {
-        bitmap_zero(m->blocks[i].seen, m->blocks[i].pages);
-    }
-    start_ns = begin_ns;
+    start_ns = begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     trace_tlm_estimate_watch(rounds, m->window_ns / SCALE_MS);
     for (unsigned i = 1; i <= rounds; i++) {
         sleep_until(begin_ns + sub_ns);
-        if (!count_dirty(m, false, &now_ns, &count, errp)) {
+        if (!count_dirty(m, errp)) {
             return false;
         }
-        m->sub_pages += count;
-        m->sub_ns += now_ns - begin_ns;
 
         sleep_until(start_ns + m->window_ns / rounds * i);
-        if (!count_dirty(m, true, &begin_ns, &count, errp)) {
+        if (!log_sync(m, &now_ns, errp) || !clear_all(m, true, errp)) {
             return false;
         }
+        begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     }
     m->window_ns = begin_ns - start_ns;
     return true;
@@ -501,9 +542,9 @@ static void fill_result(const Measurement *m, EstimateResult *r)
                             MAX(m->populated_pages, seen) :
                             m->total_pages) << m->page_bits,
     };
-    if (m->sub_ns) {
-        r->dirty_rate = (double)(m->sub_pages << m->page_bits) *
-                        NANOSECONDS_PER_SECOND / m->sub_ns;
+    if (m->sub_windows) {
+        r->dirty_rate = m->sub_rate / m->sub_windows *
+                        NANOSECONDS_PER_SECOND * (1 << m->page_bits);
     }
 }
 
@@ -519,7 +560,7 @@ static void *estimate_thread(void *opaque)
         sample_populated(m);
         ok = log_start(m, &err);
         if (ok && m->logging) {
-            ok = log_arm(m, &err) && watch(m, &err);
+            ok = watch(m, &err);
         }
         log_stop(m);
     }

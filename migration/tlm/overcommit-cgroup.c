@@ -26,23 +26,6 @@ static bool group_write(TlmOc *oc, const char *file, const char *text,
     return tlm_oc_write(oc->ops, oc->opaque, oc->group, file, text, errp);
 }
 
-/* Shortens @path to what it has in common with @other, whole names only */
-static void keep_common(char *path, const char *other)
-{
-    size_t same = 0, i = 0;
-
-    while (path[i] && path[i] == other[i]) {
-        i++;
-        if ((!path[i] || path[i] == '/') && (!other[i] || other[i] == '/')) {
-            same = i;
-        }
-    }
-    path[same] = 0;
-    if (!same) {
-        strcpy(path, "/");
-    }
-}
-
 static char *thread_path(TlmOc *oc, const char *cgroups, GError **errp)
 {
     char *path = tlm_oc_cgroup_path(cgroups, oc->backend->controller,
@@ -93,7 +76,7 @@ static char *find_parent(TlmOc *oc, GError **errp)
             return NULL;
         }
         if (common) {
-            keep_common(common, path);
+            tlm_oc_keep_common(common, path);
         } else {
             common = g_steal_pointer(&path);
         }

@@ -45,7 +45,7 @@ char *tlm_oc_group_name(const char *proc, GError **errp)
     pid_t pid;
 
     if (!tlm_oc_read_stat(path, &pid, &start)) {
-        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_INVALID,
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE,
                     "cannot read %s", path);
         return NULL;
     }
@@ -170,6 +170,9 @@ bool tlm_oc_group_make(TlmOc *oc, const char *parent, GError **errp)
     bool enable = false;
     int ret;
 
+    /* Before must_enable(): this may disable the controller */
+    tlm_oc_clean_below(oc->root, oc->ops, oc->opaque, parent, NULL,
+                       oc->stale);
     if (oc->backend->v2 && !must_enable(parent, controller, &enable, errp)) {
         return false;
     }

@@ -57,6 +57,7 @@ struct TlmOc {
     unsigned level;
     char *why_not;          /* the methods tried before the one in use */
     GString *lost;          /* what could not be put back, ever */
+    GString *stale;         /* what others left and could not be removed */
 };
 
 /*
@@ -108,6 +109,8 @@ bool tlm_oc_read_stat(const char *path, pid_t *pid, uint64_t *start);
  * the v2 hierarchy (@v2); NULL: not in such a hierarchy.
  */
 char *tlm_oc_cgroup_path(const char *text, const char *controller, bool v2);
+/* Shortens @path to what it has in common with @other, whole names only */
+void tlm_oc_keep_common(char *path, const char *other);
 /* The directory of cgroup @path in a mounted hierarchy */
 char *tlm_oc_cgroup_dir(const char *root, const char *controller, bool v2,
                         const char *path, GError **errp);
@@ -139,6 +142,13 @@ bool tlm_oc_group_make(TlmOc *oc, const char *parent, GError **errp);
  */
 bool tlm_oc_group_remove(const TlmOcOps *ops, void *opaque, const char *dir,
                          GError **errp);
+/*
+ * overcommit-stale.c: removes those of processes that are gone below @parent.
+ * @removed: if not NULL, gets their paths.  @errors: gets what went wrong.
+ */
+void tlm_oc_clean_below(const char *root, const TlmOcOps *ops, void *opaque,
+                        const char *parent, GPtrArray *removed,
+                        GString *errors);
 /* oc->ops->write of @text to @dir/@file */
 bool tlm_oc_write(const TlmOcOps *ops, void *opaque, const char *dir,
                   const char *file, const char *text, GError **errp);

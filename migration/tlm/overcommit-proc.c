@@ -154,6 +154,22 @@ char *tlm_oc_cgroup_path(const char *text, const char *controller, bool v2)
     return NULL;
 }
 
+void tlm_oc_keep_common(char *path, const char *other)
+{
+    size_t same = 0, i = 0;
+
+    while (path[i] && path[i] == other[i]) {
+        i++;
+        if ((!path[i] || path[i] == '/') && (!other[i] || other[i] == '/')) {
+            same = i;
+        }
+    }
+    path[same] = 0;
+    if (!same) {
+        strcpy(path, "/");
+    }
+}
+
 /* The part of @path below @top, "" or beginning with a slash; or NULL */
 static const char *below(const char *path, const char *top)
 {

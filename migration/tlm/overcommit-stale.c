@@ -11,14 +11,6 @@
 #include "qemu/osdep.h"
 #include "overcommit-int.h"
 
-typedef struct Cleanup {
-    const char *root;
-    const TlmOcOps *ops;
-    void *opaque;
-    GPtrArray *removed;
-    GString *errors;
-} Cleanup;
-
 static bool process_exists(const char *root, pid_t pid, uint64_t start)
 {
     g_autofree char *path = g_strdup_printf("%s/proc/%d/stat", root, (int)pid);
@@ -35,23 +27,28 @@ static bool has_threads(const char *dir)
     return (v2 && *v2) || (v1 && *v1);
 }
 
-static void clean_one(Cleanup *c, const char *path)
+static bool clean_one(const TlmOcOps *ops, void *opaque, const char *path,
+                      GString *errors)
 {
     g_autoptr(GError) err = NULL;
 
     if (has_threads(path)) {
-        g_string_append_printf(c->errors, "%s%s has threads in it, but no "
+        g_string_append_printf(errors, "%s%s has threads in it, but no "
                                "process of its name exists",
-                               c->errors->len ? "; " : "", path);
-    } else if (!tlm_oc_group_remove(c->ops, c->opaque, path, &err)) {
-        g_string_append_printf(c->errors, "%s%s",
-                               c->errors->len ? "; " : "", err->message);
-    } else if (c->removed) {
-        g_ptr_array_add(c->removed, g_strdup(path));
+                               errors->len ? "; " : "", path);
+        return false;
     }
+    if (!tlm_oc_group_remove(ops, opaque, path, &err)) {
+        g_string_append_printf(errors, "%s%s", errors->len ? "; " : "",
+                               err->message);
+        return false;
+    }
+    return true;
 }
 
-static void clean_below(Cleanup *c, const char *parent)
+void tlm_oc_clean_below(const char *root, const TlmOcOps *ops, void *opaque,
+                        const char *parent, GPtrArray *removed,
+                        GString *errors)
 {
     g_autoptr(GDir) dir = g_dir_open(parent, 0, NULL);
     const char *name;
@@ -63,57 +60,73 @@ static void clean_below(Cleanup *c, const char *parent)
 
         if (tlm_oc_group_parse(name, &pid, &start) &&
             g_file_test(path, G_FILE_TEST_IS_DIR) &&
-            !process_exists(c->root, pid, start)) {
-            clean_one(c, path);
+            !process_exists(root, pid, start) &&
+            clean_one(ops, opaque, path, errors) && removed) {
+            g_ptr_array_add(removed, g_strdup(path));
         }
     }
 }
 
-static void clean_own(Cleanup *c, const char *cgroups, const char *controller,
-                      bool v2)
+/*
+ * Adds where the process's threads, together, are in a hierarchy: the
+ * cgroup of the main thread, and the nearest common ancestor of those of
+ * all threads.  Managers keep each thread in a cgroup of its own.
+ */
+static void add_dirs(const char *root, const char *controller, bool v2,
+                     GPtrArray *dirs)
 {
-    g_autofree char *path = tlm_oc_cgroup_path(cgroups, controller, v2);
-    g_autofree char *dir = NULL;
+    g_autofree char *self = g_strconcat(root, "/proc/self", NULL);
+    g_autofree char *task = g_build_filename(self, "task", NULL);
+    g_autoptr(GDir) tids = g_dir_open(task, 0, NULL);
+    g_autofree char *text = tlm_oc_read(self, "cgroup", NULL);
+    g_autofree char *own = text ? tlm_oc_cgroup_path(text, controller, v2)
+                                : NULL;
+    g_autofree char *common = g_strdup(own);
+    const char *paths[] = { own, NULL };
+    const char *tid;
 
-    if (path) {
-        dir = tlm_oc_cgroup_dir(c->root, controller, v2, path, NULL);
+    while (own && tids && (tid = g_dir_read_name(tids))) {
+        g_autofree char *dir = g_build_filename(task, tid, NULL);
+        g_autofree char *its = tlm_oc_read(dir, "cgroup", NULL);
+        g_autofree char *path = its ? tlm_oc_cgroup_path(its, controller, v2)
+                                    : NULL;
+
+        /* It may have ended by now */
+        if (path) {
+            tlm_oc_keep_common(common, path);
+        }
     }
-    if (dir) {
-        clean_below(c, dir);
+    paths[1] = g_strcmp0(common, own) ? common : NULL;
+    for (size_t i = 0; i < G_N_ELEMENTS(paths) && paths[i]; i++) {
+        char *dir = tlm_oc_cgroup_dir(root, controller, v2, paths[i], NULL);
+
+        if (dir) {
+            g_ptr_array_add(dirs, dir);
+        }
     }
 }
 
 bool tlm_oc_cleanup_stale(const TlmOcConfig *cfg, GPtrArray *removed,
                           GError **errp)
 {
-    Cleanup c = {
-        .root = cfg->root ?: "",
-        .ops = cfg->ops ?: &tlm_oc_real_ops,
-        .opaque = cfg->opaque,
-        .removed = removed,
-        .errors = g_string_new(NULL),
-    };
-    g_autofree char *errors = NULL;
+    g_autoptr(GPtrArray) dirs = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GString) errors = g_string_new(NULL);
+    const char *root = cfg->root ?: "";
 
     if (cfg->cgroup) {
-        g_autofree char *dir = g_strconcat(c.root, cfg->cgroup, NULL);
-
-        clean_below(&c, dir);
+        g_ptr_array_add(dirs, g_strconcat(root, cfg->cgroup, NULL));
     } else {
-        g_autofree char *self = g_strconcat(c.root, "/proc/self", NULL);
-        g_autofree char *text = tlm_oc_read(self, "cgroup", NULL);
-
-        /* No such file: a kernel without cgroups, nothing can be left */
-        if (text) {
-            clean_own(&c, text, NULL, true);
-            clean_own(&c, text, "cpuset", false);
-            clean_own(&c, text, "cpu", false);
-        }
+        add_dirs(root, NULL, true, dirs);
+        add_dirs(root, "cpuset", false, dirs);
+        add_dirs(root, "cpu", false, dirs);
     }
-    errors = g_string_free(c.errors, FALSE);
-    if (*errors) {
-        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_RESTORE, "%s", errors);
-        return false;
+    for (guint i = 0; i < dirs->len; i++) {
+        tlm_oc_clean_below(root, cfg->ops ?: &tlm_oc_real_ops, cfg->opaque,
+                           g_ptr_array_index(dirs, i), removed, errors);
     }
-    return true;
+    if (errors->len) {
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_RESTORE, "%s",
+                    errors->str);
+    }
+    return !errors->len;
 }

@@ -62,6 +62,7 @@ TlmOc *tlm_oc_new(const TlmOcConfig *cfg, GError **errp)
     oc->ops = cfg->ops ?: &tlm_oc_real_ops;
     oc->opaque = cfg->opaque;
     oc->lost = g_string_new(NULL);
+    oc->stale = g_string_new(NULL);
     oc->threads = g_ptr_array_new_with_free_func(
                       (GDestroyNotify)tlm_oc_thread_free);
 
@@ -93,6 +94,7 @@ void tlm_oc_free(TlmOc *oc)
     }
     tlm_oc_restore(oc, NULL);
     g_string_free(oc->lost, TRUE);
+    g_string_free(oc->stale, TRUE);
     g_ptr_array_unref(oc->threads);
     g_free(oc->root);
     g_free(oc->proc);
@@ -330,6 +332,15 @@ static bool try_backend(TlmOc *oc, const TlmOcBackend *backend,
     return false;
 }
 
+/* What the attempts to make a cgroup have met, once */
+static void add_stale(TlmOc *oc, GString *why)
+{
+    if (oc->stale->len) {
+        add_message(why, "left by a process that was killed", oc->stale->str);
+        g_string_truncate(oc->stale, 0);
+    }
+}
+
 static bool check_args(TlmOc *oc, size_t n, unsigned cpus, GError **errp)
 {
     if (!n) {
@@ -370,10 +381,12 @@ bool tlm_oc_apply(TlmOc *oc, const pid_t *tids, size_t n, unsigned cpus,
     /* A backend that could not be undone is kept for tlm_oc_restore() */
     for (; *backend && !oc->backend; backend++) {
         if (try_backend(oc, *backend, tids, n, cpus, why, not_undone)) {
+            add_stale(oc, why);
             oc->why_not = g_strdup(why->str);
             return true;
         }
     }
+    add_stale(oc, why);
     if (!*candidates(oc->method)) {
         add_message(why, NULL, "this method does not place threads");
     }

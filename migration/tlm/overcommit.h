@@ -4,7 +4,8 @@
  * Plain Linux and glib, no QEMU types: the caller passes thread ids.  The
  * caller serialises all calls on one TlmOc.  They do file I/O that may block
  * for milliseconds (moving a thread between cgroups takes a kernel-wide
- * lock), so do not hold the BQL.
+ * lock), so do not hold the BQL; but for tlm_oc_new(), and tlm_oc_free() of
+ * one that holds nothing.
  *
  * The schedule "from this progress on, this many host CPUs" is the one of
  * the original TLM for qemu-kvm 1.0, which used sched_setaffinity only.
@@ -105,7 +106,8 @@ typedef struct TlmOc TlmOc;
  * tlm_oc_new: check @cfg and make an idle TlmOc; strings are copied
  *
  * One TlmOc a process at a time: the cgroup's name carries the process.
- * Returns NULL and sets @errp (INVALID) on a bad CPU list or process.
+ * Returns NULL and sets @errp: INVALID on a bad CPU list or directory,
+ * UNAVAILABLE if /proc does not show the process (a chroot).
  */
 TlmOc *tlm_oc_new(const TlmOcConfig *cfg, GError **errp);
 
@@ -118,7 +120,8 @@ void tlm_oc_free(TlmOc *oc);
  * May be called again with another level or another list: threads that
  * joined are saved and taken, threads that left the list are put back,
  * threads that have ended are forgotten.  @cpus beyond what there is means
- * all there is.
+ * all there is.  Before a cgroup is made, those that killed processes have
+ * left below the same directory are removed.
  *
  * Returns false with INVALID (nothing changed) or UNAVAILABLE (every thread
  * is back where it was; @errp says for each method why not) or RESTORE
@@ -148,8 +151,9 @@ bool tlm_oc_restore(TlmOc *oc, GError **errp);
 const char *tlm_oc_method_in_use(const TlmOc *oc);
 
 /*
- * Why the methods that come before the one in use could not be used; NULL:
- * none was tried, or nothing is in use.  Valid until the next call.
+ * Why the methods that come before the one in use could not be used, and
+ * which cgroups of processes that were killed could not be removed; NULL:
+ * nothing of that, or nothing is in use.  Valid until the next call.
  */
 const char *tlm_oc_why_not(const TlmOc *oc);
 
@@ -163,7 +167,8 @@ char *tlm_oc_cpus_in_use(const TlmOc *oc);
  * tlm_oc_cleanup_stale: remove cgroups left by processes that were killed
  *
  * @cfg: root, ops and cgroup are used.  With cgroup set, looks at its
- *       children; else at the children of the caller's own cgroups.
+ *       children; else, in each hierarchy, at the children of the caller's
+ *       own cgroup and of the nearest one that all its threads are below.
  * @removed: if not NULL, the paths of the removed directories are added
  *
  * Only directories with a name that tlm_oc_apply() gives are looked at, and

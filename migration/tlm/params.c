@@ -80,11 +80,18 @@ bool tlm_params_check(const MigrationParameters *params, Error **errp)
         g_autoptr(GError) gerr = NULL;
         g_autoptr(TlmOc) oc = tlm_oc_new(&cfg, &gerr);
 
-        if (!oc) {
+        /* Else /proc cannot be read: not every method needs it */
+        if (!oc && gerr->code != TLM_OC_ERROR_UNAVAILABLE) {
             error_setg(errp, "Parameter 'tlm-overcommit-cpus': %s",
                        gerr->message);
             return false;
         }
+    }
+    if (params->tlm_cgroup && *params->tlm_cgroup &&
+        *params->tlm_cgroup != '/') {
+        error_setg(errp, QERR_INVALID_PARAMETER_VALUE, "tlm-cgroup",
+                   "an absolute path");
+        return false;
     }
     return true;
 }

@@ -1,7 +1,7 @@
 /*
  * TLM: over-commit during a migration
  *
- * Looks up the schedule once an epoch and has the vCPU threads placed
+ * Looks up schedule and vCPUs once an epoch and has their threads placed
  * (overcommit.h), or slowed (throttle.c), or asks a manager to do it.
  * Coordinator only, without the BQL: placing a thread may take
  * milliseconds.
@@ -27,7 +27,9 @@ static struct {
     TlmOc *oc;
     TlmOcSchedule *schedule;
     MigrationTlmOvercommitMethod method;
+    char *clean;                /* tlm-cgroup, until clean_stale() was there */
     unsigned vcpus;
+    GArray *tids;               /* their threads, at the last step taken */
     unsigned wanted;            /* of the step in force; 0: none */
     double speed;               /* asked of throttle.c; else 1 */
     /* for query-migrate as well; under lock */
@@ -80,6 +82,13 @@ static void set_note(const char *note)
     placement.note = g_strdup(note);
 }
 
+/* The others need nothing of what /proc and cgroups tell */
+static bool places_threads(void)
+{
+    return placement.method != MIGRATION_TLM_OVERCOMMIT_METHOD_THROTTLE &&
+           placement.method != MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT;
+}
+
 /* Called with the BQL held, when a migration begins */
 bool tlm_placement_start(Error **errp)
 {
@@ -94,13 +103,13 @@ bool tlm_placement_start(Error **errp)
         [MIGRATION_TLM_OVERCOMMIT_METHOD_CGROUP] = TLM_OC_METHOD_CGROUP,
         [MIGRATION_TLM_OVERCOMMIT_METHOD_QUOTA] = TLM_OC_METHOD_QUOTA,
         [MIGRATION_TLM_OVERCOMMIT_METHOD_AFFINITY] = TLM_OC_METHOD_AFFINITY,
-        [MIGRATION_TLM_OVERCOMMIT_METHOD_THROTTLE] = TLM_OC_METHOD_THROTTLE,
-        [MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT] = TLM_OC_METHOD_EVENT,
     };
 
     /* Of a migration that ended before it began */
     g_clear_pointer(&placement.oc, tlm_oc_free);
     g_clear_pointer(&placement.schedule, tlm_oc_schedule_free);
+    g_clear_pointer(&placement.clean, g_free);
+    g_clear_pointer(&placement.tids, g_array_unref);
 
     set_note(NULL);
     placement.wanted = 0;
@@ -113,20 +122,24 @@ bool tlm_placement_start(Error **errp)
         return true;
     }
 
-    cfg.method = methods[placement.method];
-    /* What a QEMU that was killed has left behind is in the way */
-    if (!tlm_oc_cleanup_stale(&cfg, NULL, &gerr)) {
-        set_note(gerr->message);
-        g_clear_error(&gerr);
-    }
-    placement.oc = tlm_oc_new(&cfg, &gerr);
-    if (!placement.oc) {
-        error_setg(errp, "Cannot over-commit the vCPUs: %s", gerr->message);
-        return false;
-    }
     placement.schedule = tlm_placement_schedule(p->tlm_overcommit, errp);
     if (!placement.schedule) {
-        g_clear_pointer(&placement.oc, tlm_oc_free);
+        return false;
+    }
+    if (!places_threads()) {
+        return true;
+    }
+
+    cfg.method = methods[placement.method];
+    placement.oc = tlm_oc_new(&cfg, &gerr);
+    if (placement.oc) {
+        placement.clean = g_strdup(cfg.cgroup ?: "");
+    } else if (gerr->code == TLM_OC_ERROR_UNAVAILABLE) {
+        /* As for a method that fails later: the throttle is next */
+        set_note(gerr->message);
+    } else {
+        error_setg(errp, "Cannot over-commit the vCPUs: %s", gerr->message);
+        g_clear_pointer(&placement.schedule, tlm_oc_schedule_free);
         return false;
     }
     return true;
@@ -142,7 +155,7 @@ static GArray *vcpu_threads(unsigned *vcpus)
     RCU_READ_LOCK_GUARD();
     CPU_FOREACH(cpu) {
         pid_t tid = cpu->thread_id;
-        bool known = false;
+        bool known = !tid;      /* not yet started */
 
         for (unsigned i = 0; i < tids->len; i++) {
             known |= g_array_index(tids, pid_t, i) == tid;
@@ -153,6 +166,27 @@ static GArray *vcpu_threads(unsigned *vcpus)
         (*vcpus)++;
     }
     return tids;
+}
+
+static bool same_threads(const GArray *a, const GArray *b)
+{
+    return a && a->len == b->len &&
+           !memcmp(a->data, b->data, a->len * sizeof(pid_t));
+}
+
+/*
+ * What a QEMU that was killed has left may be in the way of other methods
+ * than the one that will be used, too
+ */
+static void clean_stale(void)
+{
+    g_autofree char *cgroup = g_steal_pointer(&placement.clean);
+    TlmOcConfig cfg = { .cgroup = empty_is_null(cgroup) };
+    g_autoptr(GError) gerr = NULL;
+
+    if (cgroup && !tlm_oc_cleanup_stale(&cfg, NULL, &gerr)) {
+        set_note(gerr->message);
+    }
 }
 
 /* From now on the vCPUs have @share of full speed */
@@ -167,6 +201,19 @@ static void account(double share)
     placement.share = share;
 }
 
+/*
+ * The share of full speed that @cpus amount to by @method.  What throttle.c
+ * takes, it accounts for itself.  If and when a manager answers the event
+ * is not known: the planner must not count on it.
+ */
+static double share_of(unsigned cpus, const char *method)
+{
+    if (g_str_equal(method, "throttle") || g_str_equal(method, "event")) {
+        return 1;
+    }
+    return MIN(1, (double)cpus / placement.vcpus);
+}
+
 static void announce(unsigned cpus, const char *method)
 {
     WITH_QEMU_LOCK_GUARD(&placement.lock) {
@@ -178,32 +225,40 @@ static void announce(unsigned cpus, const char *method)
 }
 
 /*
- * Holds the vCPUs on as many host CPUs as the schedule says for @progress
- * percent.  Returns the speed, 0 to 1, at which the caller must run the
- * vCPUs because they could not be placed otherwise.
+ * Holds the vCPUs that there are on as many host CPUs as the schedule says
+ * for @progress percent.  Returns the speed, 0 to 1, at which the caller
+ * must run the vCPUs because they could not be placed otherwise.
  */
 double tlm_placement_step(double progress)
 {
     g_autoptr(GArray) tids = NULL;
     g_autoptr(GError) gerr = NULL;
     const char *method = "throttle";
-    unsigned cpus;
+    unsigned cpus, vcpus;
 
     if (!placement.schedule) {
         return 1;
     }
     cpus = tlm_oc_schedule_cpus(placement.schedule, progress);
-    if (!cpus || cpus == placement.wanted) {
+    if (!cpus) {
+        return placement.speed;
+    }
+    /* The guest may let go of a vCPU at any time */
+    tids = vcpu_threads(&vcpus);
+    if (cpus == placement.wanted && vcpus == placement.vcpus &&
+        same_threads(placement.tids, tids)) {
         return placement.speed;
     }
     placement.wanted = cpus;
+    placement.vcpus = vcpus;
+    g_clear_pointer(&placement.tids, g_array_unref);
+    placement.tids = g_array_ref(tids);
+    clean_stale();
 
-    tids = vcpu_threads(&placement.vcpus);
     placement.speed = 1;
     if (placement.method == MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT) {
         method = "event";
-    } else if (placement.method !=
-               MIGRATION_TLM_OVERCOMMIT_METHOD_THROTTLE &&
+    } else if (placement.oc &&
                tlm_oc_apply(placement.oc, (pid_t *)tids->data, tids->len,
                             cpus, &gerr)) {
         const char *why_not = tlm_oc_why_not(placement.oc);
@@ -219,8 +274,7 @@ double tlm_placement_step(double progress)
     if (gerr) {
         set_note(gerr->message);
     }
-    /* What throttle.c takes, it accounts for itself */
-    account(placement.speed < 1 ? 1 : MIN(1, (double)cpus / placement.vcpus));
+    account(share_of(cpus, method));
     announce(cpus, method);
     return placement.speed;
 }
@@ -250,6 +304,7 @@ void tlm_placement_end(void)
     }
     g_clear_pointer(&placement.oc, tlm_oc_free);
     g_clear_pointer(&placement.schedule, tlm_oc_schedule_free);
+    g_clear_pointer(&placement.tids, g_array_unref);
 }
 
 /* The share of full speed that the vCPUs have through over-commit */

@@ -185,6 +185,27 @@ class Measured(EstimateCase):
                              min(most * PAGE, 16 * MB) + BESIDE)
         self.assertEqual(self.tracked(src), 0)
 
+    def test_bql(self):
+        """The log is cleared in stretches, however much is dirty."""
+        for accel in ('tcg', 'kvm'):
+            with self.subTest(accel=accel):
+                guest = RomGuest(mem_mb=768, ws_mb=512, scan_ms=0)
+                src = self.start_source(
+                    guest, accel, extra=('-trace', 'tlm_estimate_clear'))
+                self.measure(src)
+                with open(src.stderr_path) as f:
+                    held = [tuple(map(int, m)) for m in re.findall(
+                        r'tlm_estimate_clear (\d+) pieces, with the BQL held '
+                        r'for (\d+) us, the last of them for (\d+) us',
+                        f.read())]
+                # twice to begin with, then at the end of four rounds
+                pieces = sum(n for n, _us, _last in held)
+                self.assertGreaterEqual(pieces, 6 * 768 // 64)
+                self.assertEqual(pieces % 6, 0)
+                # none is begun when the time is up
+                for n, us, last in held:
+                    self.assertLess(us - last, 5000 + 2, held)
+
     def test_paused_guest(self):
         """It writes nothing; what it has is still to be sent."""
         guest = RomGuest(ws_mb=64)

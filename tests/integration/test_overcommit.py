@@ -5,7 +5,10 @@
 
 import os
 import re
+import signal
+import socket
 import subprocess
+import tempfile
 import unittest
 
 from tlmtest import env, migration
@@ -51,13 +54,13 @@ class Overcommit(MigrationCase):
         if len(CPUS) < 2:
             self.skipTest('needs two host CPUs')
 
-    def prepare(self, method, **settings):
+    def prepare(self, method, extra=(), caps=None, **settings):
         guest = RomGuest(mem_mb=256, ws_mb=96, vcpus=VCPUS, rate=20)
-        src = self.start_source(guest)
+        src = self.start_source(guest, extra=extra)
         dst = self.start_destination(guest)
         migration.set_capabilities(src, events=True)
         address, _ = self.connect(
-            src, dst, max_bandwidth=HELD, tlm_overcommit=EARLY,
+            src, dst, caps=caps, max_bandwidth=HELD, tlm_overcommit=EARLY,
             tlm_overcommit_method=method, **settings)
         # As libvirt's vcpupin would have it
         os.sched_setaffinity(vcpu_threads(src)[0], {CPUS[1]})
@@ -75,6 +78,9 @@ class Overcommit(MigrationCase):
                 {now[t][0] for t in vcpus} - {str(c) for c in CPUS}, set(),
                 now)
             self.assertEqual(len({now[t][0] for t in vcpus}), 1)
+        if 'cgroup' in method:
+            for tid in vcpus:
+                self.assertIn(f'/tlm-{src.pid}-', now[tid][1])
         for tid, where in before.items():
             if tid not in vcpus:
                 self.assertEqual(now.get(tid, where), where)
@@ -88,6 +94,14 @@ class Overcommit(MigrationCase):
         info = src.qmp('query-migrate').get('tlm', {})
         self.assertNotIn('overcommit-cpus', info)
 
+    def assert_at_full_speed(self, src):
+        """For the books, as nobody has answered the event."""
+        epochs = src.qmp('query-migrate')['tlm']['epochs']
+        wait_until(lambda: src.qmp('query-migrate')['tlm']['epochs'] >=
+                   epochs + 2, 60, 'two more epochs')
+        info = src.qmp('query-migrate')['tlm']
+        self.assertEqual((info['guest-speed'], info['lost-work']), (1, 0))
+
     def assert_runs_at_source(self, guest, src):
         guest.wait_alive(src)
         guest.wait_scans(src)
@@ -95,7 +109,8 @@ class Overcommit(MigrationCase):
     def methods(self):
         yield from ('affinity', 'auto', 'throttle', 'event')
         if os.geteuid() == 0:
-            yield 'cgroup'
+            # throttle, where there is no such cgroup
+            yield from ('cgroup', 'quota')
 
     def test_completion(self):
         for method in self.methods():
@@ -105,6 +120,8 @@ class Overcommit(MigrationCase):
                 self.assertEqual(info['overcommit-cpus'], 1)
                 self.assertEqual(info['overcommit-method'], used)
                 self.assert_held(src, before, used)
+                if used == 'event':
+                    self.assert_at_full_speed(src)
                 migration.set_parameters(src, max_bandwidth=0)
                 migration.wait_status(src, 'completed')
                 self.assert_back(src, before)
@@ -117,6 +134,49 @@ class Overcommit(MigrationCase):
                 self.assert_held(src, before, used)
                 src.qmp('migrate_cancel')
                 migration.wait_status(src, 'cancelled')
+                self.assert_back(src, before)
+                self.assert_runs_at_source(guest, src)
+
+    def into_pre_switchover(self, method):
+        """With nearly all of the working set still to be sent"""
+        guest, src, dst, before, used = self.prepare(
+            method, caps={'pause-before-switchover': True})
+        self.assert_held(src, before, used)
+        src.qmp('migrate-tlm-switchover')
+        migration.wait_status(src, 'pre-switchover')
+        return guest, src, dst, before
+
+    def test_cancel_pre_switchover(self):
+        for method in self.methods():
+            with self.sub(method=method):
+                guest, src, _dst, before = self.into_pre_switchover(method)
+                src.qmp('migrate_cancel')
+                migration.wait_status(src, 'cancelled')
+                self.assert_back(src, before)
+                self.assert_runs_at_source(guest, src)
+
+    def test_cancel_stop(self):
+        """While the destination does not read"""
+        for method in self.methods():
+            with self.sub(method=method):
+                guest, src, dst, before = self.into_pre_switchover(method)
+                dst.process.send_signal(signal.SIGSTOP)
+                src.qmp('migrate-continue', state='pre-switchover')
+                src.wait_event('MIGRATION_TLM_STAGE', timeout=60,
+                               match=lambda data: data['stage'] == 'stop')
+                self.assertFalse(src.qmp('query-status')['running'])
+                src.qmp('migrate_cancel')
+                migration.wait_status(src, 'cancelled')
+                self.assert_back(src, before)
+                self.assert_runs_at_source(guest, src)
+
+    def test_broken_channels(self):
+        for method in self.methods():
+            with self.sub(method=method):
+                guest, src, _dst, before, used = self.prepare(method)
+                self.assert_held(src, before, used)
+                src.qmp('yank', instances=[{'type': 'migration'}])
+                migration.wait_status(src, 'failed')
                 self.assert_back(src, before)
                 self.assert_runs_at_source(guest, src)
 
@@ -138,6 +198,87 @@ class Overcommit(MigrationCase):
         self.assertIn('bound', src.qmp('query-migrate')['error-desc'])
         self.assert_back(src, before)
         self.assert_runs_at_source(guest, src)
+
+    def test_late_eject(self):
+        """The guest lets go of a vCPU, as it was asked for before."""
+        for method, level in (('affinity', None), ('throttle', 0.5)):
+            with self.sub(method=method), \
+                    tempfile.TemporaryDirectory() as tmp:
+                self.late_eject(method, level, os.path.join(tmp, 'qtest'))
+
+    def late_eject(self, method, speed, path):
+        guest = RomGuest(mem_mb=256, ws_mb=96, vcpus=2, rate=20)
+        extra = ('-smp', 'cpus=2,maxcpus=3')
+        src = self.start_source(guest, extra=(
+            *extra, '-qtest', f'unix:{path},server=on,wait=off',
+            '-qtest-log', 'none'))
+        dst = self.start_destination(guest, extra=extra)
+        migration.set_capabilities(src, events=True)
+        free, = (c for c in src.qmp('query-hotpluggable-cpus')
+                 if 'qom-path' not in c)
+        src.qmp('device_add', driver=free['type'], id='late',
+                **free['props'])
+        late = (set(vcpu_threads(src)) -
+                {c['thread-id'] for c in src.qmp('query-cpus-fast')
+                 if not c['qom-path'].endswith('/late')})
+        self.assertEqual(len(late), 1)
+        # The firmware guest has no ACPI: the test does its part
+        with socket.socket(socket.AF_UNIX) as qtest:
+            qtest.connect(path)
+            replies = qtest.makefile('r')
+
+            def out(*command):
+                qtest.sendall((' '.join(command) + '\n').encode())
+                self.assertEqual(replies.readline(), 'OK\n')
+            out('outb', '0xaf00', '0x0')        # no bitmap, but registers
+            src.qmp('device_del', id='late')
+
+            address, _ = self.connect(
+                src, dst, max_bandwidth=HELD, tlm_overcommit=EARLY,
+                tlm_overcommit_method=method)
+            before = placement(src)
+            migration.start(src, *address)
+            data = src.wait_event('MIGRATION_TLM_OVERCOMMIT',
+                                  timeout=60)['data']
+            self.assertEqual((data['cpus'], data['vcpus']), (1, 3))
+            self.assert_held(src, before, data['method'])
+            with self.assertRaisesRegex(Exception, 'migrat'):
+                src.qmp('device_del', id='late')
+            out('outl', '0xaf00', '0x2')        # the third vCPU:
+            out('outb', '0xaf04', '0x8')        # eject
+        src.wait_event('DEVICE_DELETED', timeout=60,
+                       match=lambda data: data.get('device') == 'late')
+        data = src.wait_event('MIGRATION_TLM_OVERCOMMIT', timeout=60)['data']
+        self.assertEqual((data['cpus'], data['vcpus']), (1, 2))
+        self.assertTrue(late.isdisjoint(vcpu_threads(src)))
+        self.assert_held(src, before, data['method'])
+        if speed:
+            wait_until(lambda: abs(src.qmp('query-migrate')['tlm']
+                                   ['guest-speed'] - speed) < 0.1,
+                       60, 'the speed is that for two vCPUs')
+        src.qmp('migrate_cancel')
+        migration.wait_status(src, 'cancelled')
+        self.assert_back(src, before)
+        self.assert_runs_at_source(guest, src)
+
+    def test_no_proc(self):
+        """In a chroot QEMU can place no threads, but throttle and ask."""
+        if os.geteuid() != 0:
+            self.skipTest('chroot needs root')
+        for method in ('throttle', 'event', 'affinity', 'auto'):
+            with self.sub(method=method), \
+                    tempfile.TemporaryDirectory() as root:
+                guest, src, dst, before, used = self.prepare(
+                    method, extra=('-run-with', f'chroot={root}'))
+                self.assertEqual(used,
+                                 'event' if method == 'event' else 'throttle')
+                note = src.qmp('query-migrate')['tlm'].get('overcommit-note')
+                self.assertEqual(note is None,
+                                 method in ('throttle', 'event'), note)
+                migration.set_parameters(src, max_bandwidth=0)
+                migration.wait_status(src, 'completed')
+                self.assert_back(src, before)
+                self.finish(guest, src, dst)
 
     def test_steps_up_and_down(self):
         # The last three are in RAM that the guest has never touched: mtx

@@ -132,6 +132,72 @@ static void test_killed(gconstpointer opaque)
     fake_free(f);
 }
 
+/* As a killed process would: /vm/tlm-4242-1 */
+static char *leave_stale(Fake *f, bool v2)
+{
+    g_autofree char *vm = fake_dir(f, v2 ? V2 : CPUSET, "/vm");
+    char *stale = g_build_filename(vm, v2 ? "tlm-4242-1-cpuset" : "tlm-4242-1",
+                                   NULL);
+
+    if (v2) {
+        fake_put(vm, "cgroup.subtree_control", "cpuset\n");
+    }
+    fake_group(f, v2 ? V2 : CPUSET, stale);
+    return stale;
+}
+
+/*
+ * A manager keeps the main thread and each vCPU in a cgroup of its own: what
+ * was left is beside them, found by the next migration and by the caller of
+ * tlm_oc_cleanup_stale().
+ */
+static void test_killed_managed(gconstpointer opaque)
+{
+    bool v2 = opaque;
+    Fake *f = fake_new(v2, "1-7");
+    g_autofree char *proc = g_strdup_printf("%s/proc/%d", f->root, FAKE_PID);
+    g_autofree char *stale = NULL, *again = NULL;
+    g_auto(GStrv) before = NULL;
+    TlmOc *oc;
+
+    fake_threads(f, true, false);
+    fake_put(proc, "cgroup", "2:%s:/vm/emulator\n1:cpu,cpuacct:/vm/emulator\n"
+             "0::/vm/emulator\n", v2 ? "name=systemd" : "cpuset");
+    before = fake_snapshot(f);
+
+    stale = leave_stale(f, v2);
+    clean(f, NULL, 1, true);
+    fake_check(f, before);
+
+    again = leave_stale(f, v2);
+    oc = fake_oc(f, TLM_OC_METHOD_CGROUP, NULL);
+    g_assert_true(tlm_oc_apply(oc, tids, 4, 1, NULL));
+    g_assert_false(g_file_test(again, G_FILE_TEST_EXISTS));
+    g_assert_true(tlm_oc_restore(oc, NULL));
+    fake_check(f, before);
+    tlm_oc_free(oc);
+    fake_free(f);
+}
+
+/* One that cannot be removed is no obstacle, but is told */
+static void test_killed_stays(void)
+{
+    Fake *f = fake_new(false, "1-7");
+    g_autofree char *stale = NULL;
+    TlmOc *oc;
+
+    fake_threads(f, true, false);
+    stale = leave_stale(f, false);
+    fake_thread(f, 4300, "/vm/tlm-4242-1", NULL);
+    oc = fake_oc(f, TLM_OC_METHOD_CGROUP, NULL);
+    g_assert_true(tlm_oc_apply(oc, tids, 4, 1, NULL));
+    g_assert_nonnull(strstr(tlm_oc_why_not(oc), stale));
+    g_assert_true(tlm_oc_restore(oc, NULL));
+    g_assert_true(g_file_test(stale, G_FILE_TEST_IS_DIR));
+    tlm_oc_free(oc);
+    fake_free(f);
+}
+
 /* What does not look exactly like ours, or is in use, is left alone */
 static void test_not_ours(void)
 {
@@ -280,6 +346,11 @@ int main(int argc, char **argv)
                          test_killed);
     g_test_add_data_func("/overcommit/killed/v1-quota", "v1 quota",
                          test_killed);
+    g_test_add_data_func("/overcommit/killed/managed/v2", "v2",
+                         test_killed_managed);
+    g_test_add_data_func("/overcommit/killed/managed/v1", NULL,
+                         test_killed_managed);
+    g_test_add_func("/overcommit/killed/stays", test_killed_stays);
     g_test_add_func("/overcommit/not-ours", test_not_ours);
     g_test_add_func("/overcommit/delegated", test_delegated);
     g_test_add_func("/overcommit/mounts", test_mounts);

@@ -206,7 +206,7 @@ static void test_bad_arguments(void)
     cfg.cgroup = NULL;
     cfg.pid = 12345;
     g_assert_null(tlm_oc_new(&cfg, &err));
-    g_assert_error(err, TLM_OC_ERROR, TLM_OC_ERROR_INVALID);
+    g_assert_error(err, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE);
     g_clear_error(&err);
 
     oc = fake_oc(f, TLM_OC_METHOD_AUTO, NULL);

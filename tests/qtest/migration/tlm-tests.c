@@ -17,6 +17,7 @@
 #include "qemu/osdep.h"
 
 #include <poll.h>
+#include <sched.h>
 
 #include "libqtest.h"
 #include "migration/bootfile.h"
@@ -1646,6 +1647,153 @@ static void test_cancel_stop(void)
     check_recovers(from, sockets, &t);
 }
 
+static void check_param_taken(QTestState *vm, const char *name,
+                              const char *json)
+{
+    g_autofree char *cmd = g_strdup_printf(
+        "{ 'execute': 'migrate-set-parameters',"
+        "  'arguments': { '%s': %s } }", name, json);
+    QDict *rsp;
+
+    qtest_qmp_send_raw(vm, "%s", cmd);
+    rsp = qtest_qmp_receive(vm);
+    if (!qdict_haskey(rsp, "return")) {
+        g_test_message("'%s' does not take %s", name, json);
+    }
+    g_assert_true(qdict_haskey(rsp, "return"));
+    qobject_unref(rsp);
+}
+
+#define STEP(progress, cpus) \
+    "{ 'progress': " progress ", 'cpus': " cpus " }"
+
+/* The threads of the vCPUs; ends with 0 */
+static pid_t *vcpu_threads(QTestState *vm)
+{
+    g_autoptr(GArray) tids = g_array_new(true, false, sizeof(pid_t));
+    QDict *rsp = qtest_qmp(vm, "{ 'execute': 'query-cpus-fast' }");
+    QListEntry *entry;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(rsp, "return"), entry) {
+        QDict *cpu = qobject_to(QDict, qlist_entry_obj(entry));
+        pid_t tid = qdict_get_int(cpu, "thread-id");
+
+        g_array_append_val(tids, tid);
+    }
+    qobject_unref(rsp);
+    return (pid_t *)g_array_free(g_steal_pointer(&tids), false);
+}
+
+/* On which CPUs, and in which cgroups, a thread may run */
+static char *thread_cpus(QTestState *vm, pid_t tid)
+{
+    static const char key[] = "\nCpus_allowed_list:\t";
+    g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/status",
+                                            qtest_pid(vm), tid);
+    g_autofree char *text = NULL;
+    const char *list;
+
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    list = strstr(text, key);
+    g_assert_nonnull(list);
+    list += strlen(key);
+    return g_strndup(list, strcspn(list, "\n"));
+}
+
+static char *placement(QTestState *vm, const pid_t *tids)
+{
+    g_autoptr(GString) all = g_string_new(NULL);
+
+    for (; *tids; tids++) {
+        g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/cgroup",
+                                                qtest_pid(vm), *tids);
+        g_autofree char *cpus = thread_cpus(vm, *tids);
+        g_autofree char *groups = NULL;
+
+        /* A kernel may have no cgroups */
+        g_file_get_contents(path, &groups, NULL, NULL);
+        g_string_append_printf(all, "%d: %s\n%s", *tids, cpus,
+                               groups ?: "");
+    }
+    return g_strdup(all->str);
+}
+
+static unsigned overcommit_cpus(QTestState *from, char **method)
+{
+    QDict *rsp = migrate_query(from);
+    QDict *tlm = tlm_member(rsp);
+    unsigned cpus = qdict_get_try_int(tlm, "overcommit-cpus", 0);
+
+    *method = g_strdup(qdict_get_try_str(tlm, "overcommit-method"));
+    qobject_unref(rsp);
+    return cpus;
+}
+
+static void start_overcommit(QTestState *from, QTestState *to,
+                             const char *uri, const char *method,
+                             const pid_t *tids)
+{
+    g_autofree char *used = NULL;
+    int64_t start_us;
+
+    migrate_set_parameter_str(from, "tlm-overcommit-method", method);
+    check_param_taken(from, "tlm-overcommit", "[" STEP("0", "1") "]");
+    tlm_migrate(from, to, uri, HELD);
+    wait_for_stage(from, "live");
+    start_us = g_get_monotonic_time();
+    while (overcommit_cpus(from, &used) != 1) {
+        g_clear_pointer(&used, g_free);
+        more_time(start_us);
+    }
+    g_test_message("by %s", used);
+    if (g_str_equal(used, "affinity") || strstr(used, "cpuset")) {
+        for (unsigned i = 0; tids[i]; i++) {
+            g_autofree char *cpus = thread_cpus(from, tids[i]);
+
+            /* A single one */
+            g_assert_cmpuint(strspn(cpus, "0123456789"), ==, strlen(cpus));
+        }
+    } else {
+        g_assert_cmpstr(used, ==, "throttle");
+    }
+}
+
+/* The placement of every vCPU thread is what it was */
+static void test_cancel_overcommit(void *opaque)
+{
+    TlmTest t = {
+        .start.hide_stderr = true,
+        .start.opts_source = "-smp 3", .start.opts_target = "-smp 3",
+    };
+    g_autofree char *before = NULL, *after = NULL, *used = NULL;
+    g_autofree pid_t *tids = NULL;
+    QTestState *from, *to;
+    unsigned sockets;
+    cpu_set_t one;
+
+    if (!tlm_boot(&from, &to, &t)) {
+        return;
+    }
+    sockets = count_sockets(from);
+    tids = vcpu_threads(from);
+    /* One of them pinned */
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    g_assert_cmpint(sched_setaffinity(tids[1], sizeof(one), &one), ==, 0);
+    before = placement(from, tids);
+
+    start_overcommit(from, to, NULL, opaque, tids);
+    wait_for_arrival(from, to, MARKER_VALUE);
+    migrate_cancel(from);
+    wait_for_status(from, "cancelled");
+    wait_for_stage(from, "done");
+    after = placement(from, tids);
+    g_assert_cmpstr(after, ==, before);
+    g_assert_cmpuint(overcommit_cpus(from, &used), ==, 0);
+    kill_target(to);
+    check_recovers(from, sockets, &t);
+}
+
 static void test_killed_live(void)
 {
     TlmTest t = { .start.hide_stderr = true };
@@ -1972,8 +2120,8 @@ static void test_start_refused(void)
     unlink(file + strlen("file:"));
 }
 
-static void check_param_refused(QTestState *vm, const char *name,
-                                const char *json)
+static void check_param_refused_saying(QTestState *vm, const char *name,
+                                       const char *json, const char *says)
 {
     g_autofree char *cmd = g_strdup_printf(
         "{ 'execute': 'migrate-set-parameters',"
@@ -1988,7 +2136,7 @@ static void check_param_refused(QTestState *vm, const char *name,
         g_test_message("'%s' takes %s", name, json);
     }
     g_assert_true(qdict_haskey(rsp, "error"));
-    check_error(qobject_ref(qdict_get_qdict(rsp, "error")), name);
+    check_error(qobject_ref(qdict_get_qdict(rsp, "error")), says);
     qobject_unref(rsp);
 
     after = qtest_qmp_assert_success_ref(
@@ -1996,6 +2144,12 @@ static void check_param_refused(QTestState *vm, const char *name,
     g_assert_true(qobject_is_equal(QOBJECT(before), QOBJECT(after)));
     qobject_unref(before);
     qobject_unref(after);
+}
+
+static void check_param_refused(QTestState *vm, const char *name,
+                                const char *json)
+{
+    check_param_refused_saying(vm, name, json, name);
 }
 
 static void test_params(void)
@@ -2049,6 +2203,81 @@ static void test_params(void)
         g_assert_true(qdict_get_bool(rsp, "tlm-dtx"));
         qobject_unref(rsp);
     }
+    qtest_quit(vm);
+}
+
+static void test_params_overcommit(void)
+{
+    static const char *const taken[] = {
+        "[" STEP("0", "1") "]",
+        "[" STEP("100", "1") "]",
+        "[" STEP("0.001", "8192") "]",
+        /* Up and down; to both ends */
+        "[" STEP("0", "2") "," STEP("50", "4") "," STEP("100", "1") "]",
+        "[]",
+    };
+    static const char *const refused[] = {
+        "[" STEP("-0.001", "1") "]",
+        "[" STEP("100.001", "1") "]",
+        "[" STEP("1e300", "1") "]",
+        "[" STEP("50", "0") "]",
+        "[" STEP("50", "8193") "]",
+        "[" STEP("50", "4294967295") "]",
+        "[" STEP("50", "2") "," STEP("20", "1") "]",
+        "[" STEP("50", "2") "," STEP("50", "1") "]",
+        "[" STEP("20", "2") "," STEP("101", "1") "]",
+    };
+    /* QEMU's own errors, which name the innermost member */
+    static const char *const no_steps[] = {
+        "[" STEP("'50'", "1") "]",
+        "[" STEP("50", "-1") "]",
+        "[" STEP("50", "4294967296") "]",
+        "[" STEP("50", "4294967297") "]",
+        "[" STEP("50", "1.5") "]",
+        "[ { 'progress': 50 } ]",
+        "[ { 'cpus': 1 } ]",
+        "[ { 'progress': 50, 'cpus': 1, 'more': 1 } ]",
+        "[ 50 ]",
+        STEP("50", "1"),
+        "'0.5-(2)'",
+    };
+    static const char *const methods[] = {
+        "'cgroup'", "'quota'", "'affinity'", "'throttle'", "'event'", "'auto'",
+    };
+    static const char *const cpus[] = {
+        "'0'", "'0-3,8'", "'8191'", "'0-8191'", "''",
+    };
+    static const char *const bad_cpus[] = {
+        "'0-'", "'3-1'", "','", "'0,'", "'-1'", "'x'", "'8192'", "' '", "0",
+    };
+    QTestState *vm = qtest_init("-machine none");
+
+    for (unsigned i = 0; i < ARRAY_SIZE(taken); i++) {
+        check_param_taken(vm, "tlm-overcommit", taken[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(refused); i++) {
+        check_param_refused(vm, "tlm-overcommit", refused[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(no_steps); i++) {
+        check_param_refused_saying(vm, "tlm-overcommit", no_steps[i], "");
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(methods); i++) {
+        check_param_taken(vm, "tlm-overcommit-method", methods[i]);
+    }
+    check_param_refused(vm, "tlm-overcommit-method", "'cgroup-v2-cpuset'");
+    check_param_refused(vm, "tlm-overcommit-method", "''");
+    for (unsigned i = 0; i < ARRAY_SIZE(cpus); i++) {
+        check_param_taken(vm, "tlm-overcommit-cpus", cpus[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(bad_cpus); i++) {
+        check_param_refused(vm, "tlm-overcommit-cpus", bad_cpus[i]);
+    }
+    /* If it exists is the migration's matter */
+    check_param_taken(vm, "tlm-cgroup", "'/sys/fs/cgroup/none'");
+    check_param_taken(vm, "tlm-cgroup", "''");
+    check_param_refused(vm, "tlm-cgroup", "'sys/fs/cgroup'");
+    check_param_refused(vm, "tlm-cgroup", "'.'");
+    check_param_refused(vm, "tlm-cgroup", "1");
     qtest_quit(vm);
 }
 
@@ -2203,6 +2432,8 @@ static void migration_test_add_tlm_smoke(void)
     migration_test_add("/migration/tlm/refused/caps", test_caps_excluded);
     migration_test_add("/migration/tlm/refused/start", test_start_refused);
     migration_test_add("/migration/tlm/refused/params", test_params);
+    migration_test_add("/migration/tlm/refused/params/overcommit",
+                       test_params_overcommit);
     migration_test_add("/migration/tlm/cancel/live", test_cancel_live);
 }
 
@@ -2212,6 +2443,7 @@ void migration_test_add_tlm(MigrationTestEnv *env)
         "2", "3", "8", "16", "2-1", "8-1", "8-7", "16-15",
     };
     static const char *const conns[] = { "mtx", "dtx", "main" };
+    static const char *const methods[] = { "auto", "affinity", "throttle" };
 
     /* The memory layout of the guest, and /proc */
     if (!env->is_x86) {
@@ -2269,6 +2501,10 @@ void migration_test_add_tlm(MigrationTestEnv *env)
     migration_test_add("/migration/tlm/cancel/pre-switchover",
                        test_cancel_pre_switchover);
     migration_test_add("/migration/tlm/cancel/stop", test_cancel_stop);
+    for (unsigned i = 0; i < ARRAY_SIZE(methods); i++) {
+        migration_test_add_suffix("/migration/tlm/cancel/overcommit/",
+                                  methods[i], test_cancel_overcommit);
+    }
     migration_test_add("/migration/tlm/cancel/repeated",
                        test_cancel_repeated);
     migration_test_add("/migration/tlm/killed/live", test_killed_live);
