@@ -250,6 +250,43 @@ class Observed(TlmCase):
                 self.finish(guest, src, dst, check)
                 self.assert_tlm_info(info)
 
+    def test_switchover_waits_for_the_ack(self):
+        """
+        With switchover-ack the destination has to say that it is ready.
+        One that stands still has not, while all connections are there: the
+        kernel makes them.  Little enough is sent to fit into its buffers.
+        """
+        for ack in (False, True):
+            with self.sub(ack=ack):
+                guest = RomGuest(ws_mb=64, pattern='hotcold', rate=STEADY)
+                src = self.start_source(guest)
+                dst = self.start_destination(guest)
+                migration.set_capabilities(src, events=True)
+                address, _ = self.connect(
+                    src, dst, max_bandwidth=MB // 4,
+                    caps={'return-path': True, 'switchover-ack': ack})
+                os.kill(dst.pid, signal.SIGSTOP)
+                try:
+                    migration.start(src, *address)
+                    self.wait_stage(src, 'live')
+                    src.qmp('migrate-tlm-switchover')
+                    if ack:
+                        time.sleep(2)
+                        guest.wait_alive(src)
+                        self.assertEqual(self.stages(src), ['setup'])
+                    else:
+                        # This is what it would have done
+                        self.wait_stage(src, 'stop')
+                finally:
+                    os.kill(dst.pid, signal.SIGCONT)
+                if ack:
+                    # The request is not forgotten
+                    self.wait_stage(src, 'stop')
+                info = migration.wait_status(src, 'completed')
+                self.finish(guest, src, dst)
+                self.assert_tlm_info(info)
+                self.assertLess(info['tlm']['mtx-bytes'], 16 * MB)
+
     def test_switchover_command_needs_a_migration(self):
         guest = RomGuest(ws_mb=16)
         src = self.start_source(guest)
