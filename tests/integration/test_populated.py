@@ -332,6 +332,59 @@ class Populated(MigrationCase):
         self.assertGreater(skipped, 900 * MB)
 
 
+def churned(vm):
+    return vm.serial().count('TLM-GUEST-CHURN ')
+
+
+class Hinted(TlmCase):
+    """The guest's balloon driver tells, while the migration runs, which
+    pages are free; they are not sent unless the guest takes them again."""
+
+    MEM, LITTER, WS, CHURN = 768, 400, 64, 48
+    ARGS = ('-object', 'iothread,id=io0', '-device',
+            'virtio-balloon-pci,free-page-hint=on,iothread=io0')
+
+    def check(self, **params):
+        if not os.listdir(os.path.join(linux_files(), 'modules')):
+            self.skipTest("there is no module of the guest's kernel")
+        guest = LinuxGuest(mem_mb=self.MEM, ws=self.WS, litter=self.LITTER,
+                           churn=self.CHURN, pattern='hotcold', rate=STEADY)
+        src = self.start_source(guest, extra=self.ARGS)
+        wait_until(lambda: churned(src) >= 2, 60, 'the guest uses memory')
+        dst = self.start_destination(guest, extra=self.ARGS)
+        address, check = self.connect(src, dst, wire=True, **params)
+        migration.start(src, *address)
+        info = migration.wait_status(src, 'completed')
+        migration.wait_loaded(dst)
+        # Free pages may differ; all that is in use, the guest checks itself
+        result = compare_ram(src, dst)
+        self.assertEqual(result.problems, [])
+        dst.qmp('cont')
+        self.assert_guest_well(guest, dst)
+        wait_until(lambda: guest._ok(dst) and churned(dst) >= 3, 60,
+                   'memory taken at the source is checked')
+        src.close()
+        report = check.report()
+        self.assert_wire_clean(report, 2)
+        self.assert_tlm_info(info, report)
+        skipped = info['tlm']['skipped-bytes'] // MB
+        print(f'{self.id()}: {skipped} MiB skipped, {result.differing} pages '
+              f'differ, {info["tlm"]}')
+        # Without a hint: what was never populated
+        untouched = self.MEM - self.LITTER - self.WS
+        self.assertGreater(skipped, untouched + self.LITTER // 2)
+
+    def test_slow(self):
+        self.check(max_bandwidth=20 * MB)
+
+    def test_short_epochs(self):
+        """Each sync stops the hints, and starts them again."""
+        self.check(max_bandwidth=20 * MB, tlm_epoch=50)
+
+    def test_converging(self):
+        self.check(max_bandwidth=20 * MB, tlm_converge='auto')
+
+
 def memfd_path(vm):
     """The file of the guest's memory, as seen in /proc."""
     fds = f'/proc/{vm.pid}/fd'
