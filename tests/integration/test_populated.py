@@ -10,50 +10,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import os
-import socket
 import statistics
 import struct
 import sys
 import unittest
 
 from tlmtest import env, migration
-from tlmtest.case import MigrationCase
-from tlmtest.guests import LinuxGuest, RomGuest
+from tlmtest.case import STEADY, MigrationCase, TlmCase
+from tlmtest.guests import LinuxGuest, RomGuest, linux_files
+from tlmtest.qtest import QTest
 from tlmtest.ram import compare_ram
 from tlmtest.vm import Vm, wait_until
 
 PAGE = 4096
 MB = 1 << 20
 FALLOC_PUNCH = 0x01 | 0x02              # KEEP_SIZE | PUNCH_HOLE
-
-
-class QTest:
-    """QEMU's test protocol, beside a guest that runs: reads and writes as a
-    vCPU would do them."""
-
-    def __init__(self, path):
-        self.sock = socket.socket(socket.AF_UNIX)
-        wait_until(lambda: os.path.exists(path), 30, 'the qtest socket')
-        self.sock.connect(path)
-        self.file = self.sock.makefile('rw')
-
-    def close(self):
-        self.file.close()
-        self.sock.close()
-
-    def do(self, *words):
-        self.file.write(' '.join(w if isinstance(w, str) else hex(w)
-                                 for w in words) + '\n')
-        self.file.flush()
-        while True:
-            answer = self.file.readline().split()
-            if answer[0] == 'OK':
-                return int(answer[1], 16) if answer[1:] else None
-            if answer[0] != 'IRQ':
-                raise RuntimeError(f'qtest: {words}: {answer}')
-
-    def write(self, address, data):
-        self.do('write', address, len(data), '0x' + data.hex())
 
 
 class Balloon:
@@ -359,6 +330,59 @@ class Populated(MigrationCase):
                                                 max_bandwidth=0)
         self.assertTrue(result.equal(), str(result))
         self.assertGreater(skipped, 900 * MB)
+
+
+def churned(vm):
+    return vm.serial().count('TLM-GUEST-CHURN ')
+
+
+class Hinted(TlmCase):
+    """The guest's balloon driver tells, while the migration runs, which
+    pages are free; they are not sent unless the guest takes them again."""
+
+    MEM, LITTER, WS, CHURN = 768, 400, 64, 48
+    ARGS = ('-object', 'iothread,id=io0', '-device',
+            'virtio-balloon-pci,free-page-hint=on,iothread=io0')
+
+    def check(self, **params):
+        if not os.listdir(os.path.join(linux_files(), 'modules')):
+            self.skipTest("there is no module of the guest's kernel")
+        guest = LinuxGuest(mem_mb=self.MEM, ws=self.WS, litter=self.LITTER,
+                           churn=self.CHURN, pattern='hotcold', rate=STEADY)
+        src = self.start_source(guest, extra=self.ARGS)
+        wait_until(lambda: churned(src) >= 2, 60, 'the guest uses memory')
+        dst = self.start_destination(guest, extra=self.ARGS)
+        address, check = self.connect(src, dst, wire=True, **params)
+        migration.start(src, *address)
+        info = migration.wait_status(src, 'completed')
+        migration.wait_loaded(dst)
+        # Free pages may differ; all that is in use, the guest checks itself
+        result = compare_ram(src, dst)
+        self.assertEqual(result.problems, [])
+        dst.qmp('cont')
+        self.assert_guest_well(guest, dst)
+        wait_until(lambda: guest._ok(dst) and churned(dst) >= 3, 60,
+                   'memory taken at the source is checked')
+        src.close()
+        report = check.report()
+        self.assert_wire_clean(report, 2)
+        self.assert_tlm_info(info, report)
+        skipped = info['tlm']['skipped-bytes'] // MB
+        print(f'{self.id()}: {skipped} MiB skipped, {result.differing} pages '
+              f'differ, {info["tlm"]}')
+        # Without a hint: what was never populated
+        untouched = self.MEM - self.LITTER - self.WS
+        self.assertGreater(skipped, untouched + self.LITTER // 2)
+
+    def test_slow(self):
+        self.check(max_bandwidth=20 * MB)
+
+    def test_short_epochs(self):
+        """Each sync stops the hints, and starts them again."""
+        self.check(max_bandwidth=20 * MB, tlm_epoch=50)
+
+    def test_converging(self):
+        self.check(max_bandwidth=20 * MB, tlm_converge='auto')
 
 
 def memfd_path(vm):

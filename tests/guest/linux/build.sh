@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Make the Linux test guest: Debian's cloud kernel (taken from the package,
-# nothing is installed) and an initramfs with one program, init.c.
+# nothing is installed) and an initramfs with one program, init.c, and the
+# module that drives a virtio balloon.
 #
 #   tests/guest/linux/build.sh
 #
 # prints the directory that holds vmlinuz and initramfs.gz, below the cache
 # ($TLM_CACHE, by default ~/.cache/tlm-qemu). TLM_GUEST_KERNEL names a bzImage
-# to use instead of Debian's. Needs gcc and libc6-dev (static libc).
+# to use instead of Debian's, without the module then. Needs gcc and libc6-dev
+# (static libc).
 #
 # Start it with
 #   qemu-system-x86_64 -m 256 -nodefaults -display none -serial stdio \
@@ -18,13 +20,15 @@
 # tlm.share=PERCENT of the writes that go there, tlm.words=N per page, 2 to 512
 # tlm.beat=MS between two lines of output (100) tlm.scan=MS between two checks
 # of the whole set (2000; 0: none) tlm.start=MS before the first write (0)
+# tlm.litter=MiB to fill and give back before that (0) tlm.churn=MiB to take,
+# fill, check and give back all the time (0)
 
 set -u
 here=$(cd "$(dirname "$0")" && pwd -P)
 . "$here/../../../scripts/lib/common.sh"
 . "$here/kernel.sh"
 
-[ $# -eq 0 ] || { sed -n '4,22s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+[ $# -eq 0 ] || { sed -n '4,26s/^# \{0,1\}//p' "$0" >&2; exit 1; }
 
 dir=$TLM_CACHE/guest
 mkdir -p "$dir" || die "cannot create $dir"
@@ -36,7 +40,11 @@ flock 9 || die "cannot lock $dir"
 fetch_kernel() {
     local tmp=$dir/kernel.new
     unpack_kernel "$tmp"
-    cp "$kernel_image" "$dir/vmlinuz.new" &&
+    rm -rf "$dir/modules"
+    mkdir "$dir/modules" || exit 1
+    # A kernel that has it built in needs no module
+    find "$tmp" -name 'virtio_balloon.ko*' -exec cp -t "$dir/modules" {} + &&
+        cp "$kernel_image" "$dir/vmlinuz.new" &&
         mv "$dir/vmlinuz.new" "$dir/vmlinuz" &&
         cp "$tmp/usr/share/doc/$kernel_package/copyright" \
            "$dir/kernel-copyright.txt"
@@ -46,20 +54,28 @@ fetch_kernel() {
 if [ -n "${TLM_GUEST_KERNEL:-}" ]; then
     ln -sfn "$(realpath "$TLM_GUEST_KERNEL")" "$dir/vmlinuz" ||
         die "cannot link $TLM_GUEST_KERNEL"
-elif [ -L "$dir/vmlinuz" ] || [ ! -s "$dir/vmlinuz" ]; then
+    rm -rf "$dir/modules"
+elif [ -L "$dir/vmlinuz" ] || [ ! -s "$dir/vmlinuz" ] ||
+     [ ! -d "$dir/modules" ]; then
     rm -f "$dir/vmlinuz"
     (fetch_kernel) || exit 1
 fi
 
 # Rebuilt when any of its parts has changed
-key=$(cat "$here/init.c" "$here/mkinitramfs.py" | sha256sum)
+modules=()
+for module in "$dir"/modules/*.ko*; do
+    [ ! -f "$module" ] || modules+=("$module")
+done
+key=$(cat "$here/init.c" "$here/mkinitramfs.py" \
+          ${modules[@]+"${modules[@]}"} | sha256sum)
 if [ "$(cat "$dir/initramfs.key" 2>/dev/null)" != "$key" ] ||
    [ ! -s "$dir/initramfs.gz" ]; then
     need_tool gcc gcc
     gcc -std=gnu11 -O2 -Wall -Wextra -static -pthread \
         -o "$dir/init" "$here/init.c" >&2 ||
         die "cannot build init.c (the static libc is in libc6-dev)"
-    "$TLM_PYTHON" "$here/mkinitramfs.py" "$dir/init" "$dir/initramfs.new" &&
+    "$TLM_PYTHON" "$here/mkinitramfs.py" "$dir/init" "$dir/initramfs.new" \
+        ${modules[@]+"${modules[@]}"} &&
         mv "$dir/initramfs.new" "$dir/initramfs.gz" &&
         echo "$key" >"$dir/initramfs.key" || die "cannot make the initramfs"
 fi

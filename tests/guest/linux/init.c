@@ -7,6 +7,7 @@
  *   TLM-GUEST-START ws=MiB threads=N pattern=P rate=R words=W
  *   TLM-GUEST beat=N ms=CLOCK passes=N pages=N scans=N
  *   TLM-GUEST-CORRUPT page=N word=N want=X got=X counter=N
+ *   TLM-GUEST-CHURN rounds=N
  *
  * passes and scans are those of the slowest thread.  After a mismatch the
  * writers stop and the message is repeated, so that it cannot be missed.
@@ -19,6 +20,7 @@
  */
 
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -33,6 +35,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -51,6 +54,9 @@ typedef struct Settings {
     uint64_t beat;              /* ms */
     uint64_t scan;              /* ms between two scans; 0: none */
     uint64_t start;             /* ms to wait before the first write */
+    uint64_t litter;            /* MiB to fill and give back before that */
+    uint64_t churn;             /* MiB to take, fill, check and give back,
+                                   again and again */
     char pattern[16];           /* seq, uniform, hotcold */
 } Settings;
 
@@ -124,6 +130,8 @@ static void parse_settings(void)
         { "beat", &settings.beat },
         { "scan", &settings.scan },
         { "start", &settings.start },
+        { "litter", &settings.litter },
+        { "churn", &settings.churn },
     };
     char line[2048] = "", *word, *save, *value;
     FILE *f = fopen("/proc/cmdline", "r");
@@ -311,6 +319,30 @@ static void *writer_main(void *opaque)
     return NULL;
 }
 
+/* Whatever the initramfs has in /modules, in any order */
+static void load_modules(void)
+{
+    DIR *dir = opendir("/modules");
+    struct dirent *e;
+    char path[512];
+    int fd;
+
+    while (dir && (e = readdir(dir))) {
+        if (e->d_name[0] == '.') {
+            continue;
+        }
+        snprintf(path, sizeof(path), "/modules/%s", e->d_name);
+        fd = open(path, O_RDONLY);
+        if (fd < 0 || syscall(SYS_finit_module, fd, "", 0)) {
+            die("cannot load a kernel module");
+        }
+        close(fd);
+    }
+    if (dir) {
+        closedir(dir);
+    }
+}
+
 static void *allocate(size_t size, const char *what)
 {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -322,8 +354,59 @@ static void *allocate(size_t size, const char *what)
     return p;
 }
 
+/* Free memory that is not zero, and that the host has populated */
+static void litter(void)
+{
+    size_t size = settings.litter << 20;
+    void *p;
+
+    if (size) {
+        p = allocate(size, "no memory to litter");
+        memset(p, 0xa5, size);
+        munmap(p, size);
+    }
+}
+
+/* Memory that was free takes data, and is checked before it is free again */
+static void *churn_main(void *opaque)
+{
+    uint64_t words = (settings.churn << 20) / sizeof(uint64_t);
+    uint64_t round, i, got = 0;
+    uint64_t *p;
+
+    for (round = 1; !atomic_load(&stop); round++) {
+        p = allocate(words * sizeof(*p), "no memory to churn");
+        for (i = 0; i < words; i += 64) {
+            p[i] = word_value(i, round, 1);
+        }
+        usleep(50000);
+        for (i = 0; i < words; i += 64) {
+            got = p[i];
+            if (got != word_value(i, round, 1)) {
+                break;
+            }
+        }
+        if (i < words) {
+            pthread_mutex_lock(&corrupt_lock);
+            if (!corrupt[0]) {
+                snprintf(corrupt, sizeof(corrupt), "TLM-GUEST-CORRUPT"
+                         " churn=%" PRIu64 " word=%" PRIu64 " want=%" PRIx64
+                         " got=%" PRIx64 "\n", round, i,
+                         word_value(i, round, 1), got);
+            }
+            pthread_mutex_unlock(&corrupt_lock);
+            atomic_store(&stop, true);
+        } else {
+            say("TLM-GUEST-CHURN rounds=%" PRIu64 "\n", round);
+        }
+        munmap(p, words * sizeof(*p));
+    }
+    return NULL;
+}
+
 int main(void)
 {
+    pthread_t churner;
     uint64_t beat, i;
     int64_t next;
     int fd;
@@ -341,6 +424,7 @@ int main(void)
         dup2(fd, STDERR_FILENO);
     }
     parse_settings();
+    load_modules();
 
     num_pages = settings.ws * (1048576 / PAGE_SIZE);
     if (num_pages < settings.threads) {
@@ -352,6 +436,11 @@ int main(void)
         PRIu64 " words=%" PRIu64 "\n", settings.ws, settings.threads,
         settings.pattern, settings.rate, settings.words);
     usleep(settings.start * 1000);
+    litter();
+    if (settings.churn &&
+        pthread_create(&churner, NULL, churn_main, NULL)) {
+        die("cannot start a thread");
+    }
 
     for (i = 0; i < settings.threads; i++) {
         Writer *w = &writers[i];

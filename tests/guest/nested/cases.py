@@ -10,7 +10,7 @@ import fcntl
 import os
 import unittest
 
-from tlmtest import env, guests, migration
+from tlmtest import env, guests, migration, trace
 from tlmtest.case import MigrationCase
 from tlmtest.ram import compare_ram
 
@@ -73,7 +73,7 @@ class NestedKvm(MigrationCase):
         self.assertTrue(vm.qmp('query-kvm')['enabled'])
         self.assertEqual('kvm-reaper' in names, accel == RING, names)
 
-    def start_pair(self, accel, **params):
+    def start_pair(self, accel, extra=(), **params):
         if accel == RING:
             self.assertGreaterEqual(check_extension(KVM_CAP_DIRTY_LOG_RING),
                                     4096, 'KVM has no dirty ring')
@@ -84,7 +84,7 @@ class NestedKvm(MigrationCase):
                 'KVM has no manual protect')
         guest = guests.RomGuest(mem_mb=64, ws_mb=32, pattern='hotcold',
                                 hot_percent=25)
-        src = self.start_source(guest, accel)
+        src = self.start_source(guest, accel, extra=extra)
         dst = self.start_destination(guest, accel)
         for vm in (src, dst):
             self.assert_dirty_tracking(vm, accel)
@@ -92,9 +92,9 @@ class NestedKvm(MigrationCase):
                                   **params)
         return guest, src, dst, address
 
-    def migrate_tlm(self, accel, **params):
+    def migrate_tlm(self, accel, extra=(), **params):
         self.src_caps = {'tlm': True}
-        guest, src, dst, address = self.start_pair(accel, **params)
+        guest, src, dst, address = self.start_pair(accel, extra, **params)
         migration.start(src, *address)
         info = migration.wait_status(src, 'completed')
         tlm = info['tlm']
@@ -115,7 +115,17 @@ class NestedKvm(MigrationCase):
                               f'stock QEMU: {self.stock_ring_lost}; by TLM: '
                               f'{e}')
             raise
+        self.src = src
         return tlm
+
+    def test_1_log_chunks(self):
+        """Many small chunks: mtx has to wait until they are armed."""
+        self.migrate_tlm(LOG, extra=(
+            '-global', 'migration.x-clear-bitmap-shift=6', *trace.ARMING))
+        armed = trace.armed_per_epoch(self.src)
+        print(f'{self.id()}: armed after each sync: {armed}')
+        # 256 KiB each, but for where memory slots begin
+        self.assertGreaterEqual(sum(armed), 64 * 4 - 16)
 
     def test_1_log_plain(self):
         self.migrate_tlm(LOG)

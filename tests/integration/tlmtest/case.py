@@ -8,8 +8,18 @@ import unittest
 from . import env, migration
 from .link import Loopback
 from .ram import compare_ram
-from .vm import Vm
+from .vm import Vm, wait_until
 from .wirecheck import WireCheck
+
+PAGE = 4096
+MB = 1 << 20
+
+# Slow enough for several epochs; the guests dirty memory far faster
+SLOW = 50 * MB
+# Slow enough to act in the middle of the live stage, if the guest leaves
+# pages for mtx: one that rewrites its set in every epoch is soon passed
+CRAWL = 10 * MB
+STEADY = 2000                   # pages/s
 
 
 class MigrationCase(unittest.TestCase):
@@ -126,3 +136,57 @@ class MigrationCase(unittest.TestCase):
             report = check.report()
             self.assert_wire_clean(report, channels)
         return info, report
+
+
+class TlmCase(MigrationCase):
+    """From the patched QEMU to the stock one."""
+
+    src_caps = {'tlm': True}
+
+    def assert_tlm_info(self, info, report=None):
+        """What query-migrate says after the end, against the wire."""
+        tlm = info['tlm']
+        self.assertEqual(tlm['stage'], 'done')
+        self.assertEqual(tlm['progress'], 100)
+        self.assertGreater(tlm['epochs'], 0)
+        sent = tlm['mtx-bytes'] + tlm['dtx-bytes'] + tlm['stop-bytes']
+        owed = info['ram']['total'] - tlm['skipped-bytes']
+        self.assertGreaterEqual(sent, owed)
+        if report:
+            self.assertEqual(report['pages'] * PAGE, sent)
+            self.assertEqual(report['pages_sent_again'] * PAGE,
+                             tlm['resent-bytes'])
+            self.assertEqual(report['distinct_pages'] * PAGE, owed)
+
+    def stages(self, src):
+        src.pull_events()
+        return [e['data']['stage'] for e in src.events
+                if e['event'] == 'MIGRATION_TLM_STAGE']
+
+    def wait_stage(self, src, stage, timeout=60):
+        src.wait_event('MIGRATION_TLM_STAGE', timeout,
+                       lambda data: data['stage'] == stage)
+
+    def assert_runs_on(self, guest, src):
+        """After a migration that did not happen."""
+        migration.wait_idle(src)
+        wait_until(lambda: src.status() == 'running', 30,
+                   'the guest runs on at the source')
+        self.assert_guest_well(guest, src)
+        threads = [t['name'] for t in src.qmp('query-migrationthreads')]
+        self.assertEqual(threads, [])
+
+    def migrate_again(self, guest, src, accel='tcg', channels=2, wire=True):
+        """A migration that must succeed, after whatever has happened."""
+        dst = self.start_destination(guest, accel, name='dst2')
+        migration.set_parameters(src, max_bandwidth=SLOW)
+        address, check = self.connect(src, dst, channels, wire=wire)
+        migration.start(src, *address)
+        info = migration.wait_status(src, 'completed')
+        self.finish(guest, src, dst, check)
+        report = None
+        if check:
+            src.close()
+            report = check.report()
+            self.assert_wire_clean(report, channels)
+        self.assert_tlm_info(info, report)

@@ -21,10 +21,16 @@ from .vm import VmError, wait_until
 import mkrom
 
 
-def _machine_args(accel, machine, mem_mb, vcpus, shared):
+def _machine_args(accel, machine, mem_mb, vcpus, shared, numa=()):
     args = ['-accel', accel, '-cpu', 'qemu64', '-smp', str(vcpus),
             '-m', f'{mem_mb}M']
-    if shared:
+    if numa:
+        # A RAMBlock of its own for each node, of so many MiB
+        args += ['-machine', machine]
+        for i, size in enumerate(numa):
+            args += ['-object', f'memory-backend-ram,id=ram{i},size={size}M',
+                     '-numa', f'node,memdev=ram{i}']
+    elif shared:
         # RAM in a shared mapping instead of private anonymous memory
         args += ['-object', f'memory-backend-memfd,id=ram0,size={mem_mb}M,'
                  'share=on',
@@ -76,9 +82,9 @@ class RomGuest(Guest):
     name = 'rom'
 
     def __init__(self, mem_mb=256, machine='pc', vcpus=1, shared=False,
-                 **settings):
+                 numa=(), **settings):
         self.mem_mb, self.machine, self.vcpus = mem_mb, machine, vcpus
-        self.shared = shared
+        self.shared, self.numa = shared, numa
         settings.setdefault('scan_ms', 300)
         settings.setdefault('heartbeat_ms', 50)
         self.dir = tempfile.mkdtemp(prefix='tlm-rom-')
@@ -92,11 +98,12 @@ class RomGuest(Guest):
 
     def args(self, accel):
         return _machine_args(accel, self.machine, self.mem_mb, self.vcpus,
-                             self.shared) + ['-bios', self.rom]
+                             self.shared, self.numa) + ['-bios', self.rom]
 
     def _progress(self, vm):
         if not hasattr(vm, 'rom_block'):
-            vm.rom_block = vm.main_block()
+            vm.rom_block = vm.blocks()['ram0'] if self.numa else \
+                vm.main_block()
         return mkrom.Progress(vm.read_block(
             vm.rom_block, mkrom.PROGRESS_BASE, mkrom.PROGRESS_SIZE))
 

@@ -33,6 +33,14 @@ def start(src, host, port):
     src.qmp('migrate', uri=f'tcp:{host}:{port}')
 
 
+def start_to_file(src, path):
+    src.qmp('migrate', uri=f'file:{path}')
+
+
+def load_file(dst, path):
+    dst.qmp('migrate-incoming', uri=f'file:{path}')
+
+
 def wait_idle(src, timeout=30):
     """QEMU, also stock, says "cancelled" at once when the connection is not
     yet there, and tidies up when it is.  A start before that is refused, and

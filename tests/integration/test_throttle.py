@@ -1,0 +1,153 @@
+#!/usr/bin/python3
+#
+# What a throttled guest gets back, and when
+#
+# The guest counts its work.  Its rate under the throttle and after it is
+# compared with its own rate before: the tests say nothing about how fast this
+# machine is, and little about how busy.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import os
+import signal
+import time
+import unittest
+
+from tlmtest import migration
+from tlmtest.case import MB, SLOW, TlmCase
+from tlmtest.guests import RomGuest
+from tlmtest.vm import wait_until
+
+# Of the rate before the migration
+THROTTLED = 0.2
+FULL = 0.5
+
+
+class Throttled(TlmCase):
+    def rate(self, seconds=1.0):
+        """Pages/s that the guest has written to."""
+        start, pages = time.monotonic(), self.guest.progress(self.src)['pages']
+        time.sleep(seconds)
+        now = self.guest.progress(self.src)['pages']
+        return (now - pages) / (time.monotonic() - start)
+
+    def speed(self):
+        return self.rate() / self.before
+
+    def wait_full_speed(self, timeout=10):
+        wait_until(lambda: self.speed() >= FULL, timeout,
+                   'the guest is as fast as before')
+
+    def begin(self, accel='tcg', channels=2, wire=False, **params):
+        """Returns when the guest is throttled."""
+        self.guest = guest = RomGuest(ws_mb=96)
+        self.src = src = self.start_source(guest, accel)
+        # A scan of its memory counts for nothing: longer than one, and the
+        # best of some
+        self.before = max(self.rate() for _ in range(3))
+        self.dst = self.start_destination(guest, accel)
+        migration.set_capabilities(src, events=True)
+        # What it dirties does not fit into 1 ms of this cap, whatever the
+        # machine can do
+        params.setdefault('max_bandwidth', SLOW)
+        address, self.check = self.connect(
+            src, self.dst, channels, wire=wire, downtime_limit=1,
+            tlm_converge='auto', **params)
+        migration.start(src, *address)
+
+        def throttled():
+            info = src.qmp('query-migrate')
+            self.assertNotIn(info['status'], migration.FINAL)
+            return info.get('tlm', {}).get('guest-speed', 1) < THROTTLED / 2
+        wait_until(throttled, 60, 'the guest is throttled')
+
+    def assert_throttled(self):
+        """... and the guest knows it."""
+        wait_until(lambda: self.speed() < THROTTLED, 10,
+                   'the guest is slower')
+        self.assertEqual(migration.status(self.src), 'active')
+
+    def check_after(self, act, status, accel='tcg', **params):
+        self.begin(accel, **params)
+        self.assert_throttled()
+        act()
+        migration.wait_status(self.src, status, timeout=30)
+        self.wait_full_speed()
+        self.dst.close()
+        self.assert_runs_on(self.guest, self.src)
+        self.wait_full_speed()
+        migration.set_parameters(self.src, tlm_converge='none',
+                                 downtime_limit=300)
+        self.migrate_again(self.guest, self.src, accel,
+                           params.get('channels', 2))
+
+    def test_cancel(self):
+        for accel in ('tcg', 'kvm'):
+            with self.sub(accel=accel):
+                self.check_after(lambda: self.src.qmp('migrate_cancel'),
+                                 'cancelled', accel)
+
+    def test_destination_killed(self):
+        for accel in ('tcg', 'kvm'):
+            with self.sub(accel=accel):
+                self.check_after(lambda: self.dst.kill(), 'failed', accel)
+
+    def test_channel_broken(self):
+        """mtx's first, dtx's, and the main stream."""
+        for which in (0, 3, 'main'):
+            with self.sub(which=which):
+                self.check_after(lambda: self.check.cut(which), 'failed',
+                                 channels=4, wire=True)
+
+    def test_cancel_while_stalled(self):
+        def act():
+            os.kill(self.dst.pid, signal.SIGSTOP)
+            time.sleep(0.5)
+            self.src.qmp('migrate_cancel')
+        self.check_after(act, 'cancelled')
+
+    def test_converge_off(self):
+        """No longer wanted, while the migration goes on."""
+        self.begin()
+        self.assert_throttled()
+        migration.set_parameters(self.src, tlm_converge='none',
+                                 max_bandwidth=MB)
+        # Unless it is over by then, which is as good
+        wait_until(lambda: migration.status(self.src) != 'active' or
+                   self.speed() >= FULL, 30, 'the guest is as fast as before')
+        migration.set_parameters(self.src, max_bandwidth=SLOW)
+        migration.wait_status(self.src, 'completed')
+        self.finish(self.guest, self.src, self.dst)
+
+    def test_network_stalls(self):
+        """
+        The network stands still, and there is no time bound that would end
+        the migration: a throttle serves nobody then.  Later the network is
+        back, and the migration ends as if nothing had been.
+        """
+        for accel in ('tcg', 'kvm'):
+            with self.sub(accel=accel):
+                self.begin(accel, wire=True)
+                self.assert_throttled()
+                os.kill(self.dst.pid, signal.SIGSTOP)
+                try:
+                    self.wait_full_speed()
+                    # Not for a moment only
+                    for _ in range(3):
+                        self.assertGreater(self.rate(), self.before / 10)
+                    self.assertEqual(migration.status(self.src), 'active')
+                finally:
+                    os.kill(self.dst.pid, signal.SIGCONT)
+                # What it has missed meanwhile may take long on this link
+                migration.set_parameters(self.src, max_bandwidth=0,
+                                         downtime_limit=2000)
+                info = migration.wait_status(self.src, 'completed')
+                self.finish(self.guest, self.src, self.dst, self.check)
+                self.src.close()
+                report = self.check.report()
+                self.assert_wire_clean(report, 2)
+                self.assert_tlm_info(info, report)
+
+
+if __name__ == '__main__':
+    unittest.main()
