@@ -19,8 +19,8 @@ from tlmtest.guests import RomGuest
 from tlmtest.vm import wait_until
 
 # Of the rate before the migration
-THROTTLED = 0.2
-FULL = 0.5
+THROTTLED = 0.15
+FULL = 0.3
 
 
 class Throttled(TlmCase):
