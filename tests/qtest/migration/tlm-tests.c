@@ -1730,15 +1730,14 @@ static unsigned overcommit_cpus(QTestState *from, char **method)
 }
 
 static void start_overcommit(QTestState *from, QTestState *to,
-                             const char *uri, const char *method,
-                             const pid_t *tids)
+                             const char *method, const pid_t *tids)
 {
     g_autofree char *used = NULL;
     int64_t start_us;
 
     migrate_set_parameter_str(from, "tlm-overcommit-method", method);
     check_param_taken(from, "tlm-overcommit", "[" STEP("0", "1") "]");
-    tlm_migrate(from, to, uri, HELD);
+    tlm_migrate(from, to, NULL, HELD);
     wait_for_stage(from, "live");
     start_us = g_get_monotonic_time();
     while (overcommit_cpus(from, &used) != 1) {
@@ -1761,6 +1760,7 @@ static void start_overcommit(QTestState *from, QTestState *to,
 /* The placement of every vCPU thread is what it was */
 static void test_cancel_overcommit(void *opaque)
 {
+    g_autofree char *method = g_path_get_basename(opaque);
     TlmTest t = {
         .start.hide_stderr = true,
         .start.opts_source = "-smp 3", .start.opts_target = "-smp 3",
@@ -1782,7 +1782,7 @@ static void test_cancel_overcommit(void *opaque)
     g_assert_cmpint(sched_setaffinity(tids[1], sizeof(one), &one), ==, 0);
     before = placement(from, tids);
 
-    start_overcommit(from, to, NULL, opaque, tids);
+    start_overcommit(from, to, method, tids);
     wait_for_arrival(from, to, MARKER_VALUE);
     migrate_cancel(from);
     wait_for_status(from, "cancelled");
