@@ -147,6 +147,9 @@ extern TlmState tlm;
 /* tlm.c */
 void tlm_mark(int mark);
 void tlm_owe_less(unsigned long pages);
+/* sample.c; coordinator, no locks: asks the planner */
+void tlm_ask_planner(TlmPlanDecision *decision);
+uint64_t tlm_pages_sent(void);
 /* epoch.c; coordinator */
 bool tlm_layout_unchanged(void);
 int tlm_epoch_sync(void);

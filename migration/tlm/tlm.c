@@ -27,19 +27,14 @@
 #include "exec/memory.h"
 #include "exec/ramlist.h"
 #include "exec/target_page.h"
-#include "system/dirtylimit.h"
 #include "system/runstate.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
-#include "migration/savevm.h"
 #include "internal.h"
 #include "trace.h"
-
-/* Epochs in a row that think differently of the bound before it is said */
-#define BOUND_DOUBTS 2
 
 /* An epoch while steps of the over-commit schedule are to come */
 #define STEP_EPOCH_NS (50 * SCALE_MS)
@@ -85,89 +80,6 @@ static void __attribute__((constructor)) tlm_init(void)
     qemu_mutex_init(&tlm.lock);
     qemu_cond_init(&tlm.wake);
     qemu_cond_init(&tlm.done);
-}
-
-bool tlm_check_caps(const bool *caps, Error **errp)
-{
-    static const MigrationCapability excluded[] = {
-        MIGRATION_CAPABILITY_POSTCOPY_RAM,
-        MIGRATION_CAPABILITY_XBZRLE,
-        MIGRATION_CAPABILITY_AUTO_CONVERGE,
-        MIGRATION_CAPABILITY_DIRTY_LIMIT,
-        MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT,
-        MIGRATION_CAPABILITY_X_COLO,
-        MIGRATION_CAPABILITY_RDMA_PIN_ALL,
-        MIGRATION_CAPABILITY_RELEASE_RAM,
-    };
-
-    if (!caps[MIGRATION_CAPABILITY_TLM]) {
-        return true;
-    }
-    for (unsigned i = 0; i < ARRAY_SIZE(excluded); i++) {
-        if (caps[excluded[i]]) {
-            error_setg(errp, "Capability 'tlm' is not compatible with '%s'; "
-                       "turn one of them off",
-                       MigrationCapability_str(excluded[i]));
-            return false;
-        }
-    }
-    return true;
-}
-
-bool tlm_check_start(Error **errp)
-{
-    MigrationState *s = migrate_get_current();
-    unsigned channels = migrate_multifd_channels();
-
-    if (tlm.running) {
-        error_setg(errp, "The previous migration has not been cleaned up "
-                   "yet; try again");
-        return false;
-    }
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        tlm.valid = false;
-    }
-    if (!migrate_tlm()) {
-        return true;
-    }
-    /* Capabilities come in any order: only now are they all known */
-    if (!tlm_check_caps(s->capabilities, errp)) {
-        return false;
-    }
-    if (!migrate_multifd()) {
-        error_setg(errp, "Capability 'tlm' requires capability 'multifd'");
-        error_append_hint(errp, "Turn on 'multifd' at both sides "
-                          "(virsh migrate: --parallel).\n");
-        return false;
-    }
-    if (channels < 2) {
-        error_setg(errp, "Capability 'tlm' requires parameter "
-                   "'multifd-channels' to be at least 2, it is %u", channels);
-        return false;
-    }
-    if (s->parameters.tlm_dtx_channels >= channels) {
-        error_setg(errp, "Parameter 'tlm-dtx-channels' (%u) must be less "
-                   "than 'multifd-channels' (%u)",
-                   s->parameters.tlm_dtx_channels, channels);
-        return false;
-    }
-    if (migrate_zero_page_detection() == ZERO_PAGE_DETECTION_LEGACY) {
-        error_setg(errp, "Capability 'tlm' does not support parameter "
-                   "'zero-page-detection' set to 'legacy'; use 'multifd' "
-                   "or 'none'");
-        return false;
-    }
-    if (migrate_mode() != MIG_MODE_NORMAL) {
-        error_setg(errp, "Capability 'tlm' requires migration mode 'normal'");
-        return false;
-    }
-    if (dirtylimit_in_service()) {
-        error_setg(errp, "Capability 'tlm' does not go with a dirty page "
-                   "rate limit of the vCPUs; end it with "
-                   "'cancel-vcpu-dirty-limit'");
-        return false;
-    }
-    return tlm_placement_start(errp);
 }
 
 static void free_blocks(void)
@@ -275,120 +187,6 @@ void tlm_free_page_hint(RAMBlock *rb, unsigned long start,
     }
 }
 
-/* As migration_can_switchover() in migration.c */
-static bool can_switchover(MigrationState *s)
-{
-    return !migrate_switchover_ack() || s->switchover_acked ||
-           !runstate_is_running();
-}
-
-static uint64_t pages_sent(void)
-{
-    return stat64_get(&tlm.mtx_pages) + stat64_get(&tlm.dtx_pages);
-}
-
-static uint64_t device_bytes(void)
-{
-    uint64_t must_precopy, can_postcopy;
-    uint64_t ram = stat64_get(&tlm.owed_pages) << tlm.page_bits;
-
-    /* RAM's part of it does not sync the dirty log while TLM runs */
-    qemu_savevm_state_pending_exact(&must_precopy, &can_postcopy);
-    must_precopy += can_postcopy;
-    return must_precopy - MIN(ram, must_precopy);
-}
-
-/* The share of the last @ns in which the vCPUs ran */
-static double guest_speed(int64_t ns)
-{
-    int64_t paused_ns = tlm_throttle_paused_ns() - tlm.epoch_begin_paused_ns;
-
-    if (!runstate_is_running() || ns <= paused_ns) {
-        return 0;
-    }
-    return tlm_placement_share() * (ns - paused_ns) / ns;
-}
-
-/* How long ago a page that is called hot was written to, at most */
-static int64_t hot_ns(int64_t now_ns)
-{
-    int64_t begin_ns = MAX(tlm.aged_before_ns, tlm.mark_ns[TLM_MARK_LIVE]);
-
-    return now_ns - begin_ns;
-}
-
-/* Tell of a bound that is out of reach, or is in reach again, when sure */
-static void tell_bound(const TlmPlanParams *params,
-                       const TlmPlanDecision *decision)
-{
-    if (decision->bound_reachable != tlm.bound_lost) {
-        tlm.bound_doubts = 0;
-    } else if (++tlm.bound_doubts >= BOUND_DOUBTS ||
-               decision->action != TLM_PLAN_CONTINUE) {
-        tlm.bound_doubts = 0;
-        tlm.bound_lost = !decision->bound_reachable;
-        qapi_event_send_migration_tlm_bound(params->time_bound_ms,
-                                            decision->bound_reachable,
-                                            decision->smallest_bound_ms);
-    }
-}
-
-static void plan(MigrationState *s, TlmPlanDecision *decision)
-{
-    const MigrationParameters *p = &s->parameters;
-    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    TlmPlanParams params = {
-        .time_bound_ms = p->tlm_time_bound,
-        .downtime_limit_ms = p->downtime_limit,
-        .max_bandwidth = p->max_bandwidth,
-        .switchover_bandwidth = p->avail_switchover_bandwidth,
-        .epoch_ms = p->tlm_epoch,
-        .converge = p->tlm_converge == MIGRATION_TLM_CONVERGE_AUTO ?
-                    TLM_PLAN_CONVERGE_AUTO : TLM_PLAN_CONVERGE_NONE,
-        .bound_action = p->tlm_bound_action ==
-                        MIGRATION_TLM_BOUND_ACTION_CANCEL ?
-                        TLM_PLAN_BOUND_CANCEL : TLM_PLAN_BOUND_COMPLETE,
-    };
-    TlmPlanSample sample = {
-        .now_ns = now_ns - tlm.mark_ns[TLM_MARK_START],
-        .epoch_ns = now_ns - tlm.epoch_begin_ns,
-        .sync_ns = tlm.sync_ns,
-        .idle_ns = now_ns - tlm.epoch_begin_ns - tlm.epoch_busy_ns,
-        .total_bytes = tlm.total_pages << tlm.page_bits,
-        .unsent_bytes = tlm.counts.clean_unsent << tlm.page_bits,
-        .dirty_bytes = tlm.counts.dirty << tlm.page_bits,
-        .hot_bytes = tlm.counts.hot << tlm.page_bits,
-        .hot_ns = hot_ns(now_ns),
-        .dirtied_bytes = tlm.counts.fresh << tlm.page_bits,
-        .sent_bytes = migration_transferred_bytes() - tlm.epoch_begin_bytes,
-        .sent_pages_bytes = (pages_sent() - tlm.epoch_begin_pages)
-                            << tlm.page_bits,
-        .zero_bytes = (stat64_get(&mig_stats.zero_pages) -
-                       tlm.epoch_begin_zero_pages) << tlm.page_bits,
-        .device_bytes = device_bytes(),
-        .queued_bytes = tlm_queued_bytes(),
-        .guest_speed = guest_speed(now_ns - tlm.epoch_begin_ns),
-        .mtx_done = tlm.walk.block == tlm.nr_blocks,
-        .can_switchover = can_switchover(s),
-    };
-
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        sample.switchover_requested = tlm.switchover_requested;
-        tlm.switchover_noticed = tlm.switchover_requested;
-    }
-    tlm_planner_step(tlm.planner, &params, &sample, decision);
-    tell_bound(&params, decision);
-    trace_tlm_plan(tlm.epoch, decision->action, decision->reason,
-                   decision->epoch_ms, decision->predicted_total_ms,
-                   decision->predicted_downtime_ms);
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        tlm.plan = *decision;
-        tlm.shown_counts = tlm.counts;
-        tlm.shown_sync_ns = tlm.sync_ns;
-        tlm.shown_speed = sample.guest_speed;
-    }
-}
-
 /* Of mtx's pass, in percent */
 static double pass_progress(void)
 {
@@ -431,7 +229,7 @@ static void epoch_begin(MigrationState *s, const TlmPlanDecision *decision)
     tlm.send_hot = decision->send_hot;
     tlm.epoch_begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     tlm.epoch_begin_bytes = migration_transferred_bytes();
-    tlm.epoch_begin_pages = pages_sent();
+    tlm.epoch_begin_pages = tlm_pages_sent();
     tlm.epoch_begin_zero_pages = stat64_get(&mig_stats.zero_pages);
     tlm.epoch_begin_paused_ns = tlm_throttle_paused_ns();
     held = tlm_placement_step(pass_progress());
@@ -501,7 +299,7 @@ int tlm_ram_iterate(QEMUFile *f)
         return ret;
     }
     tlm_epoch_arm();
-    plan(s, &decision);
+    tlm_ask_planner(&decision);
 
     switch (decision.action) {
     case TLM_PLAN_CONTINUE:

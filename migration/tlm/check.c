@@ -1,0 +1,96 @@
+/*
+ * TLM: what goes with it, and what does not
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/lockable.h"
+#include "qapi/error.h"
+#include "system/dirtylimit.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "internal.h"
+
+bool tlm_check_caps(const bool *caps, Error **errp)
+{
+    static const MigrationCapability excluded[] = {
+        MIGRATION_CAPABILITY_POSTCOPY_RAM,
+        MIGRATION_CAPABILITY_XBZRLE,
+        MIGRATION_CAPABILITY_AUTO_CONVERGE,
+        MIGRATION_CAPABILITY_DIRTY_LIMIT,
+        MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT,
+        MIGRATION_CAPABILITY_X_COLO,
+        MIGRATION_CAPABILITY_RDMA_PIN_ALL,
+        MIGRATION_CAPABILITY_RELEASE_RAM,
+    };
+
+    if (!caps[MIGRATION_CAPABILITY_TLM]) {
+        return true;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(excluded); i++) {
+        if (caps[excluded[i]]) {
+            error_setg(errp, "Capability 'tlm' is not compatible with '%s'; "
+                       "turn one of them off",
+                       MigrationCapability_str(excluded[i]));
+            return false;
+        }
+    }
+    return true;
+}
+
+bool tlm_check_start(Error **errp)
+{
+    MigrationState *s = migrate_get_current();
+    unsigned channels = migrate_multifd_channels();
+
+    if (tlm.running) {
+        error_setg(errp, "The previous migration has not been cleaned up "
+                   "yet; try again");
+        return false;
+    }
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        tlm.valid = false;
+    }
+    if (!migrate_tlm()) {
+        return true;
+    }
+    /* Capabilities come in any order: only now are they all known */
+    if (!tlm_check_caps(s->capabilities, errp)) {
+        return false;
+    }
+    if (!migrate_multifd()) {
+        error_setg(errp, "Capability 'tlm' requires capability 'multifd'");
+        error_append_hint(errp, "Turn on 'multifd' at both sides "
+                          "(virsh migrate: --parallel).\n");
+        return false;
+    }
+    if (channels < 2) {
+        error_setg(errp, "Capability 'tlm' requires parameter "
+                   "'multifd-channels' to be at least 2, it is %u", channels);
+        return false;
+    }
+    if (s->parameters.tlm_dtx_channels >= channels) {
+        error_setg(errp, "Parameter 'tlm-dtx-channels' (%u) must be less "
+                   "than 'multifd-channels' (%u)",
+                   s->parameters.tlm_dtx_channels, channels);
+        return false;
+    }
+    if (migrate_zero_page_detection() == ZERO_PAGE_DETECTION_LEGACY) {
+        error_setg(errp, "Capability 'tlm' does not support parameter "
+                   "'zero-page-detection' set to 'legacy'; use 'multifd' "
+                   "or 'none'");
+        return false;
+    }
+    if (migrate_mode() != MIG_MODE_NORMAL) {
+        error_setg(errp, "Capability 'tlm' requires migration mode 'normal'");
+        return false;
+    }
+    if (dirtylimit_in_service()) {
+        error_setg(errp, "Capability 'tlm' does not go with a dirty page "
+                   "rate limit of the vCPUs; end it with "
+                   "'cancel-vcpu-dirty-limit'");
+        return false;
+    }
+    return tlm_placement_start(errp);
+}
