@@ -2,7 +2,7 @@
 #
 # How long the main loop has to wait while tlm-estimate measures a guest that
 # rewrites a large working set: the slowest answers of QMP, and how long the
-# BQL was held to clear the dirty log.  Not a test; docs/estimate.md has a run.
+# BQL was held to clear the dirty log.  Not a test.
 #
 #   tests/integration/estimate_bql.py [--mem MIB] [--ws MIB] [--window MS]
 #                                     [--accel tcg|kvm]
