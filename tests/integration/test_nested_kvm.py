@@ -31,7 +31,7 @@ NESTED = os.path.join(env.ROOT, 'tests/guest/nested')
 # Seconds on an idle machine, each several times what is needed: until the
 # first case begins, and for one case
 BOOT_LIMIT = 60
-CASE_LIMIT = 60
+CASE_LIMIT = 90
 
 RESULT = re.compile(r'(not )?ok \d+ - \S*\.(\w+)(?: # SKIP (.*))?$')
 
