@@ -109,6 +109,18 @@ class MigrationCase(unittest.TestCase):
         self.assertEqual(len(report['channels']), channels)
         self.assertGreater(report['pages'], 0)
 
+    def wire_report(self, src, check, channels):
+        """What @check, if there is one, has seen of a migration that is over,
+        which must be clean.  Ends the source."""
+        if not check:
+            return None
+        # The destination holds no connection once it has completed; the
+        # source closes its own when it ends
+        src.close()
+        report = check.report()
+        self.assert_wire_clean(report, channels)
+        return report
+
     def finish(self, guest, src, dst, check=None):
         """After a completed migration: compare RAM, run on, check."""
         migration.wait_loaded(dst)
@@ -128,14 +140,7 @@ class MigrationCase(unittest.TestCase):
         migration.start(src, *address)
         info = migration.wait_status(src, 'completed', timeout)
         self.finish(guest, src, dst, check)
-        report = None
-        if check:
-            # The destination holds no connection once it has completed; the
-            # source closes its own when it ends
-            src.close()
-            report = check.report()
-            self.assert_wire_clean(report, channels)
-        return info, report
+        return info, self.wire_report(src, check, channels)
 
 
 class TlmCase(MigrationCase):
@@ -184,9 +189,4 @@ class TlmCase(MigrationCase):
         migration.start(src, *address)
         info = migration.wait_status(src, 'completed')
         self.finish(guest, src, dst, check)
-        report = None
-        if check:
-            src.close()
-            report = check.report()
-            self.assert_wire_clean(report, channels)
-        self.assert_tlm_info(info, report)
+        self.assert_tlm_info(info, self.wire_report(src, check, channels))
