@@ -60,23 +60,26 @@ static uint64_t resent_pages(void)
     return sent - MIN(sent, once);
 }
 
-/* The planner is not asked any more: go by what is left */
+/* The planner is not asked any more: go by what is left.  BQL held. */
 static void show_stop(const MigrationState *s, MigrationTlmInfo *t)
 {
-    uint64_t left = stat64_get(&tlm.owed_pages) << tlm.page_bits;
+    double owed = stat64_get(&tlm.owed_pages) << tlm.page_bits;
+    double queued = tlm.running ? tlm_queued_bytes() : 0;
+    double arrived = MAX(t->stop_bytes - queued, 0);
     int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    int64_t begin_ns = tlm.mark_ns[TLM_MARK_SYNCED];
-    double rate = tlm.plan.bandwidth;
+    int64_t begin_ns = tlm.mark_ns[TLM_MARK_SYNCED] ?: now_ns;
 
-    if (begin_ns && t->stop_bytes && now_ns > begin_ns) {
-        rate = t->stop_bytes * 1e9 / (now_ns - begin_ns);
-        t->progress += (100 - t->progress) * t->stop_bytes /
-                       (t->stop_bytes + left);
+    if (arrived > 0) {
+        t->progress += (100 - t->progress) * arrived /
+                       (arrived + owed + queued);
     }
-    t->eta = rate > 0 ? left * 1e3 / rate : t->eta;
+    t->eta = tlm_planner_stop_eta_ms(tlm.plan.bandwidth,
+                                     (now_ns - begin_ns) / 1e9,
+                                     t->stop_bytes, queued, owed);
     t->predicted_total = (now_ns - tlm.mark_ns[TLM_MARK_START]) / SCALE_MS +
                          t->eta;
     t->predicted_downtime = now_ns / SCALE_MS - s->downtime_start + t->eta;
+    t->slack = (int64_t)t->deadline - (int64_t)t->predicted_total;
 }
 
 void tlm_fill_info(MigrationInfo *info)

@@ -19,6 +19,9 @@
 /* A link that was silent for longer than this may be dead */
 #define SILENCE_MIN     0.25
 
+/* s of stage 3 that what was measured before weighs as much as */
+#define STOP_PRIOR      0.25
+
 /* Wire bytes/s to count on; 0 while nothing is known */
 double tlm_plan_live_bandwidth(const TlmPlanner *p, const TlmPlanParams *params)
 {
@@ -172,4 +175,15 @@ double tlm_plan_fitting(const TlmPlanner *p, const TlmPlanParams *params,
     time -= stop_overhead(p);
     bw *= 1 - MIN(p->bw_short, BW_SHORT_MAX);
     return MAX(time * bw - device, 0) / p->wire_per_byte;
+}
+
+uint64_t tlm_planner_stop_eta_ms(double bandwidth, double time, double handed,
+                                 double queued, double owed)
+{
+    double arrived = MAX(handed - queued, 0);
+    double rate = bandwidth > 0
+        ? (bandwidth * STOP_PRIOR + arrived) / (STOP_PRIOR + MAX(time, 0))
+        : ratio(arrived, time);
+
+    return to_ms(ratio(owed + queued, rate));
 }

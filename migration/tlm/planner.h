@@ -104,6 +104,16 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
                       const TlmPlanSample *sample, TlmPlanDecision *decision);
 
 /*
+ * In stage 3, when there is nothing left to decide: milliseconds until all
+ * has arrived, 0 while that is not known.  Since @time (s) the channels
+ * have been handed @handed bytes; at first they take more than the link
+ * does: @queued bytes of it have not been acknowledged.  @owed are to be
+ * handed still.  @bandwidth: as measured before (bytes/s).
+ */
+uint64_t tlm_planner_stop_eta_ms(double bandwidth, double time, double handed,
+                                 double queued, double owed);
+
+/*
  * Before the start: predict from a measured dirty rate and working set.
  * Only the prediction members of @decision are filled in.
  */
