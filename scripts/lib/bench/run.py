@@ -7,6 +7,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import os
+import threading
 import time
 
 from tlmtest import env, migration
@@ -153,7 +154,7 @@ def throttled_percent(info):
     return info.get('cpu-throttle-percentage', 0)
 
 
-def _follow(mode, src, t0, limit_s, timeline, during):
+def _follow(mode, src, dst, t0, limit_s, timeline, during, arrived):
     """Until the migration ends or the limit passes.  Returns the last answer,
     whether it was cut, and what was seen on the way: what TLM predicted
     half-way, the method by which vCPUs were held to fewer host CPUs, and by
@@ -179,17 +180,23 @@ def _follow(mode, src, t0, limit_s, timeline, during):
                 info['ram']['dirty-sync-count'] >= mode.postcopy_after:
             src.qmp('migrate-start-postcopy')
             postcopy = True
+        if postcopy and not arrived.is_set() and \
+                dst.qmp('query-status')['running']:
+            arrived.set()
         cut = now > limit_s and info['status'] not in migration.FINAL
         if cut or info['status'] in migration.FINAL:
             timeline.look(now, info, last=True)
             return info, cut, seen
-        time.sleep(0.02)
+        time.sleep(0.02 if arrived.is_set() or not postcopy else 0.002)
 
 
 def _run(workload, mode, guest, src, dst, link, during, override, result):
     if not _set_up(workload, mode, src, dst, override, result):
         return
-    watch, timeline = Watch(guest, src, dst), Timeline()
+    arrived = threading.Event()
+    if not mode.postcopy_after:
+        arrived.set()
+    watch, timeline = Watch(guest, src, dst, arrived), Timeline()
     watch.start()
     t0 = end = time.monotonic()
     try:
@@ -202,8 +209,8 @@ def _run(workload, mode, guest, src, dst, link, during, override, result):
             src.qmp('stop')
             stop_s = time.monotonic()
         migration.start(src, *address)
-        info, cut, seen = _follow(mode, src, t0, workload.limit_s, timeline,
-                                  during)
+        info, cut, seen = _follow(mode, src, dst, t0, workload.limit_s,
+                                  timeline, during, arrived)
         end = time.monotonic()
         result.update(status='not ended' if cut else info['status'],
                       error=info.get('error-desc'),

@@ -40,14 +40,17 @@ class Watch(threading.Thread):
     """Looks at the same guest's counter at the source and the destination.
     There it arrives as data first: only what exceeds the source's last value
     was written by the guest that runs again.  Some guests count beside their
-    work that they are alive: in finer and more even steps."""
+    work that they are alive: in finer and more even steps.
+    @arrived: the destination is looked at from when that is set.  To read a
+    page there populates it, and post-copy, which discards pages before it
+    watches over them, finds that one in its way."""
 
-    def __init__(self, guest, src, dst):
+    def __init__(self, guest, src, dst, arrived):
         super().__init__(daemon=True)
         self.guest, self.vms = guest, (src, dst)
         self.src, self.dst = Counter(), Counter()
         self.src_alive, self.dst_alive = Counter(), Counter()
-        self.over = threading.Event()
+        self.arrived, self.over = arrived, threading.Event()
         for vm in self.vms:         # finds the counter: the monitor's last use
             guest.progress(vm)
 
@@ -62,9 +65,9 @@ class Watch(threading.Thread):
 
     def run(self):
         while not self.over.is_set():
-            for look in zip(self.vms, (self.src, self.dst),
-                            (self.src_alive, self.dst_alive)):
-                self._look(*look)
+            self._look(self.vms[0], self.src, self.src_alive)
+            if self.arrived.is_set():
+                self._look(self.vms[1], self.dst, self.dst_alive)
             self.over.wait(WATCH_S)
 
     def close(self):
