@@ -11,10 +11,13 @@ import json
 import os
 import re
 import shutil
+import stat
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
 import xml.etree.ElementTree as ElementTree
 
@@ -46,6 +49,7 @@ WORDS = {
            'TLM-GUEST beat=10 ms=6 passes=1 pages=7 scans=2',
     'redis': 'redis: all keys are right, 120000 of 120000 are there, '
              'commands: 5',
+    'postgresql': 'postgresql: all balances are right, transactions: 5',
     'stress-ng': 'passed: 1: vm (1)\nsuccessful run completed in 20 secs'}
 
 
@@ -313,7 +317,7 @@ class Samples(unittest.TestCase):
                 return vm
 
         src, dst = {'pages': 5, 'alive': 9}, {'pages': 0, 'alive': 0}
-        w = timeline.Watch(Guest(), src, dst)
+        w = timeline.Watch(Guest(), src, dst, threading.Event())
         looks = ((w.src, w.src_alive), (w.dst, w.dst_alive))
 
         def look():
@@ -329,6 +333,34 @@ class Samples(unittest.TestCase):
         self.assertEqual(w.resumed(),
                          (w.src_alive.times[-1], w.dst_alive.times[-1]))
         self.assertEqual(w.dst.pages, [0, 5])
+
+    def test_destination_is_left_alone_until_it_has_arrived(self):
+        class Guest:
+            looks = []
+
+            def progress(self, vm):
+                self.looks.append(vm)
+                return {'pages': 1}
+
+        def wait_for(what):
+            deadline = time.monotonic() + 60
+            while what not in Guest.looks and time.monotonic() < deadline:
+                time.sleep(0.001)
+            self.assertIn(what, Guest.looks)
+
+        arrived = threading.Event()
+        w = timeline.Watch(Guest(), 'src', 'dst', arrived)
+        Guest.looks.clear()         # finding the counter
+        w.start()
+        try:
+            for _ in range(3):
+                wait_for('src')
+                self.assertNotIn('dst', Guest.looks)
+                Guest.looks.clear()
+            arrived.set()
+            wait_for('dst')
+        finally:
+            w.close()
 
     def test_series(self):
         r = synthetic('write-heavy', 'tlm', 0)
@@ -448,6 +480,20 @@ class LinuxPrograms(unittest.TestCase):
             with open(script, 'w') as f:
                 f.write('#!/bin/sh\n')
             self.assertEqual(mkbench.needed(script), [])
+
+    def test_tree(self):
+        with tempfile.TemporaryDirectory() as root:
+            os.makedirs(os.path.join(root, 'share/pg/sets'))
+            for name in ('share/pg/b', 'share/pg/sets/a', 'share/other'):
+                with open(os.path.join(root, name), 'w') as f:
+                    f.write(name)
+            os.symlink('/etc/passwd', os.path.join(root, 'share/pg/link'))
+            image = mkbench.Image()
+            image.add_tree(root, 'share/pg')
+            self.assertEqual(
+                {name: data.decode() for name, (mode, data, _)
+                 in image.entries.items() if stat.S_ISREG(mode)},
+                {name: name for name in ('share/pg/b', 'share/pg/sets/a')})
 
 
 class Claims(unittest.TestCase):

@@ -137,6 +137,9 @@ WORKLOADS = {
     'redis': program(
         'redis under redis-benchmark, 60,000 keys of 4 KiB',
         linux('redis', 1024, keys=60000, clients=8)),
+    'postgresql': program(
+        'PostgreSQL under pgbench, 1,000,000 accounts',
+        linux('postgresql', 1024, scale=10, clients=4)),
     # dirty-limit needs KVM's dirty ring
     'kvm-ring': Workload(
         '512 MiB written in order as fast as it can, KVM, 1 Gbit/s',

@@ -10,7 +10,7 @@
 # prints two lines: the kernel and the initramfs, both below the cache
 # ($TLM_CACHE, by default ~/.cache/tlm-qemu). Sets:
 #   npb         the programs of tests/guest/npb
-#   stress-ng, redis
+#   stress-ng, redis, postgresql
 #   mpi         MPICH, and IS of tests/guest/npb over several such guests
 # Needs gcc and libc6-dev (static libc). A package is fetched once; to get
 # newer ones, remove the directory bench of the cache.
@@ -36,6 +36,17 @@ redis)
               usr/bin/redis-check-rdb"
     # one program, which goes by the name that it is called by
     arguments+=(--link usr/bin/redis-server=/usr/bin/redis-check-rdb) ;;
+postgresql)
+    # initdb makes use of the first two of the libraries
+    pg=postgresql/17
+    packages="$packages postgresql-17 postgresql-client-17"
+    for program in initdb postgres psql pgbench; do
+        programs="$programs usr/lib/$pg/bin/$program"
+    done
+    for program in dict_snowball plpgsql amcheck; do
+        programs="$programs usr/lib/$pg/lib/$program.so"
+    done
+    arguments+=(--tree usr/share/$pg) ;;
 mpi)
     # libmpich-dev is for us, who compile. UCX has more transports than TCP in
     # plug-ins, which are left out.
@@ -88,7 +99,11 @@ fetch_packages() {
                -o APT::Architectures=amd64 depends $todo |
                sed -n 's/^ [ |]\(Pre\)\?Depends: \(z\?lib[^ ]*\)$/\2/p' | sort -u |
                while read -r pkg; do
-                   case $seen in *" $pkg "*) ;; *) echo "$pkg" ;; esac
+                   # LLVM is for PostgreSQL's JIT, which is left out
+                   case $pkg$seen in
+                   libllvm*|*" $pkg "*) ;;
+                   *) echo "$pkg" ;;
+                   esac
                done | tr '\n' ' ')
         todo=${todo% }
     done
@@ -137,7 +152,7 @@ if [ "$(cat "$out/key" 2>/dev/null)" != "$key" ] ||
         for module in failover net_failover virtio_net; do
             arguments+=(--module "$(echo "$dir/kernel/$module".ko*)")
         done ;;
-    redis)
+    redis|postgresql)
         compile count-sends.so -shared -fPIC "$here/count-sends.c"
         arguments+=(--file "lib/count-sends.so=$out/count-sends.so") ;;
     esac

@@ -7,9 +7,10 @@
 #       names the libraries that PROGRAMs need and that are not below ROOT
 #   mkbench.py make OUT ROOT --init FILE [--program PROGRAM]...
 #                   [--file NAME=FILE]... [--link NAME=TARGET]...
-#                   [--module PATH]...
+#                   [--module PATH]... [--tree DIR]...
 #       PROGRAM: as it is named below ROOT, with the libraries that it needs;
-#       NAME: in the guest; PATH: kernel modules, loaded in this order
+#       NAME: in the guest; PATH: kernel modules, loaded in this order;
+#       DIR: as it is named below ROOT, with all files that it has
 #
 # Not compressed: to unpack it would take the guest longer than to read it.
 #
@@ -104,6 +105,13 @@ class Image:
     def add_link(self, name, target):
         self.add(name, stat.S_IFLNK | 0o777, target.encode())
 
+    def add_tree(self, root, name):
+        for path, _, files in os.walk(os.path.join(root, name)):
+            for f in sorted(files):
+                source = os.path.join(path, f)
+                if not os.path.islink(source):
+                    self.add_file(os.path.relpath(source, root), source, 0o644)
+
     def write(self, out):
         with open(out, 'wb') as f:
             for ino, (name, (mode, data, rdev)) in enumerate(
@@ -136,6 +144,8 @@ def make(args):
         image.add_file(f'{LIB_DIRS[0]}/libgcc_s.so.1', unwinder)
     for name, path in own.items():
         image.add_file(name, path)
+    for name in args.tree:
+        image.add_tree(args.root, name)
     for link in args.link:
         image.add_link(*link.split('=', 1))
     for path in args.module:
@@ -159,7 +169,7 @@ def main():
     c.add_argument('out')
     c.add_argument('root')
     c.add_argument('--init', required=True)
-    for name in ('program', 'file', 'link', 'module'):
+    for name in ('program', 'file', 'link', 'module', 'tree'):
         c.add_argument('--' + name, action='append', default=[])
     args = p.parse_args()
     if args.command == 'make':

@@ -101,6 +101,58 @@ redis() {
         [ "$(redis-cli dbsize)" = $((2 * tlm_keys)) ]
 }
 
+# What pgbench adds to an account it adds to a teller and a branch, too, and
+# notes in the history; and the indexes must know every row
+PG_CHECK="CREATE EXTENSION amcheck;
+    SELECT bt_index_check(indexrelid, true) FROM pg_index;
+    SELECT CASE WHEN accounts = tellers AND accounts = branches AND
+                     accounts = history AND rows = 100000 * :scale
+           THEN 'all balances are right'
+           ELSE format('wrong: %s %s %s %s, %s accounts', accounts, tellers,
+                       branches, history, rows) END ||
+           format(', transactions: %s', done)
+    FROM (SELECT sum(abalance) AS accounts, count(*) AS rows
+              FROM pgbench_accounts) a,
+         (SELECT sum(tbalance) AS tellers FROM pgbench_tellers) t,
+         (SELECT sum(bbalance) AS branches FROM pgbench_branches) b,
+         (SELECT sum(delta) AS history, count(*) AS done
+              FROM pgbench_history) h;"
+
+# tlm_scale=N (of some 15 MB each) tlm_clients=N
+postgresql() {
+    local answer
+    export TZ=GMT PGHOST=/tmp PGUSER=postgres
+    PATH=$PATH:$(echo /usr/lib/postgresql/*/bin)
+    mkdir -p /etc
+    echo 'postgres:x:100:100::/tmp:/bin/sh' >/etc/passwd # it refuses root
+    su postgres -c 'initdb -D /tmp/db -k -N -A trust --locale=C -E UTF8' \
+        >/tmp/out 2>&1 || { cat /tmp/out; die "initdb"; }
+    su postgres -c 'exec postgres -D /tmp/db -k /tmp -c listen_addresses= \
+        -c fsync=off -c shared_buffers=192MB -c max_wal_size=64MB -c jit=off' \
+        >/tmp/out 2>&1 &
+    until psql -c 'SELECT 1' >/dev/null 2>&1; do
+        kill -0 $! 2>/dev/null || { cat /tmp/out; die "no server"; }
+        sleep 0.1
+    done
+    pgbench -i -I dtGvp -s "$tlm_scale" >/tmp/bench 2>&1 ||
+        { cat /tmp/bench; die "pgbench -i"; }
+    LD_PRELOAD=/lib/count-sends.so pgbench -n -M prepared -T 1000000 \
+        -c "$tlm_clients" >/tmp/bench 2>&1 &
+    until [ "$(psql -Atc 'SELECT count(*) > 0 FROM pgbench_history')" = t ]; do
+        kill -0 $! 2>/dev/null || { cat /tmp/bench; die "pgbench has ended"; }
+        sleep 0.1
+    done
+    tlm-state ready
+    tlm-wait
+    kill $! || { cat /tmp/bench; die "pgbench has ended"; }
+    wait $!
+    answer=$(echo "$PG_CHECK" | psql -At -v ON_ERROR_STOP=1 \
+             -v scale="$tlm_scale" 2>&1 | tail -n 1)
+    echo "postgresql: $answer"
+    case $answer in "all balances are right,"*) ;; *) return 1 ;; esac
+    ! grep -E 'ERROR|PANIC|checksum' /tmp/out
+}
+
 # tlm_node=1|2 tlm_class=A; the first one starts the program on both
 mpi() {
     ifconfig eth0 "10.215.0.$tlm_node" netmask 255.255.255.0 up
@@ -128,7 +180,7 @@ for module in $(cat /modules/order 2>/dev/null); do
     insmod "/modules/$module" || die "cannot load $module"
 done
 case $tlm_run in
-npb|redis|mpi) "$tlm_run" ;;
+npb|redis|postgresql|mpi) "$tlm_run" ;;
 stress-ng) stress_ng ;;
 *) die "no workload '$tlm_run'" ;;
 esac
