@@ -14,8 +14,12 @@
 #define EPOCH_PASS      3.0     /* and so many times that while mtx works */
 
 #define SPEED_MAX           0.2
-/* Less useful than this, and it is better to throttle before mtx is done */
+/*
+ * Less useful than this, and it may be better to throttle before mtx is
+ * done: as soon as so much of the time that this would take has been wasted
+ */
 #define YIELD_MIN           0.35
+#define FUTILE_WASTE        0.1
 /* Epochs without progress, throttled, before the end is forced */
 #define STUCK_EPOCHS        20
 
@@ -203,13 +207,21 @@ bool tlm_plan_dtx_pays(const TlmPlanner *p, const TlmPlanParams *params,
  * While mtx works: has it become pointless to let the guest run at full
  * speed, since nearly all that is sent has to be sent again, and the
  * guest has to be throttled in the end anyway?
+ *
+ * That may last, or be a burst.  Throttled, the guest stands nearly still
+ * for all of what is left, so wait until a part of that has been lost: a
+ * burst of a guest whose working set is small never gets there, as pages
+ * that are dirty already cannot be wasted again.
  */
 bool tlm_plan_pass_is_futile(const TlmPlanner *p, const TlmPlanParams *params,
-                             const TlmPlanForecast *f, double fit)
+                             const TlmPlanNow *n, const TlmPlanForecast *f,
+                             double fit)
 {
+    double slow = tlm_plan_throttled_time(p, params, n->unsent, n->dirty, fit);
     bool send_hot;
 
-    if (p->yield >= YIELD_MIN || f->left <= fit) {
+    if (p->yield >= YIELD_MIN || p->wasted < FUTILE_WASTE * slow ||
+        f->left <= fit) {
         return false;
     }
     return tlm_plan_full_speed_time(p, params, f->left, f->hot, f->refill, fit,

@@ -134,6 +134,7 @@ void tlm_plan_learn_guest(TlmPlanner *p, const TlmPlanNow *n, bool first)
         double wasted = again * p->wire_per_byte / p->bw;
         double idle = n->dt - n->active;
 
+        p->wasted += wasted;
         yield = sane(1 - (wasted + idle) / n->dt, -20, 1);
         p->yields[p->samples % 3] = yield;
         smooth(&p->yield, yield, n->dt, 0.5);

@@ -85,6 +85,7 @@ struct TlmPlanner {
     double yield;               /* useful share of the link's capacity */
     double yield_least;         /* the worst of the last epochs */
     double yields[3];
+    double wasted;              /* s of the link, on pages dirtied again */
     double credit;              /* s of the link that dtx may waste */
 
     /* decisions that last */
@@ -199,7 +200,8 @@ void tlm_plan_converge(TlmPlanner *p, const TlmPlanParams *params,
 bool tlm_plan_dtx_pays(const TlmPlanner *p, const TlmPlanParams *params,
                        const TlmPlanNow *n, const TlmPlanForecast *f);
 bool tlm_plan_pass_is_futile(const TlmPlanner *p, const TlmPlanParams *params,
-                             const TlmPlanForecast *f, double fit);
+                             const TlmPlanNow *n, const TlmPlanForecast *f,
+                             double fit);
 bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
                          const TlmPlanNow *n, double stop, bool trusted,
                          TlmPlanDecision *d);

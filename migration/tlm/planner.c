@@ -147,7 +147,7 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
     }
     if (!ended && !p->throttled && !sample->mtx_done && trusted &&
         params->converge == TLM_PLAN_CONVERGE_AUTO &&
-        tlm_plan_pass_is_futile(p, params, &f, fit)) {
+        tlm_plan_pass_is_futile(p, params, &n, &f, fit)) {
         tlm_plan_throttle(p, params);
         d.send_hot = true;
         d.reason = "most of what is sent is dirtied again: throttle";

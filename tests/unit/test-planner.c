@@ -546,6 +546,26 @@ static void test_futile_pass(void)
     rig_free(&r);
 }
 
+/* A burst is over soon: no reason to slow the guest for the rest of a pass */
+static void test_burst_in_pass(void)
+{
+    Rig r;
+
+    rig_init(&r, 100 * GB, GB);
+    rig_hot(&r, GB);
+    r.params.converge = TLM_PLAN_CONVERGE_AUTO;
+    while (!r.s.mtx_done) {
+        bool burst = now(&r) > 50 && now(&r) < 51.5;
+
+        r.cold_rate = burst ? 3 * GB : 0;
+        g_assert(epoch(&r) == TLM_PLAN_CONTINUE);
+        if (!r.s.mtx_done) {
+            g_assert_cmpfloat(r.d.guest_speed, ==, 1);
+        }
+    }
+    rig_free(&r);
+}
+
 /* dtx rests while most of what it sends comes back, and only then */
 static void test_dtx_rests(void)
 {
@@ -1215,6 +1235,7 @@ int main(int argc, char **argv)
     ADD("bound-and-limit", test_bound_and_limit);
     ADD("throttle-for-bound", test_throttle_for_bound);
     ADD("futile-pass", test_futile_pass);
+    ADD("burst-in-pass", test_burst_in_pass);
     ADD("dtx-rests", test_dtx_rests);
     ADD("switchover-requested", test_switchover_requested);
     ADD("not-ready", test_not_ready);
