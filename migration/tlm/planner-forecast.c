@@ -157,9 +157,15 @@ static double predict(const TlmPlanner *p, const TlmPlanParams *params,
         return FOREVER;
     }
     if (p->throttled) {
+        bool mtx_last = n->unsent > n->dirty;
+
+        /* dtx is done first then, and has little to do until mtx is */
+        fit = mtx_last ? MIN(fit, p->redirty * p->epoch) : fit;
         left = n->unsent + n->dirty;
         t += tlm_plan_throttled_time(p, params, n->unsent, n->dirty, fit);
-        left = left > fit ? left_at_end(p, params, fit) : left;
+        if (left > fit) {
+            left = mtx_last ? fit : left_at_end(p, params, fit);
+        }
         *downtime = tlm_plan_stop_time(p, params, 0, left, n->device);
         return MIN(t + *downtime, FOREVER);
     }
