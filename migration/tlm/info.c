@@ -135,6 +135,8 @@ void tlm_fill_info(MigrationInfo *info)
     if (t->stage == MIGRATION_TLM_STAGE_STOP) {
         show_stop(s, t);
     }
+    /* What has just reached the kernel has not arrived: no step back */
+    t->progress = tlm.shown_progress = MAX(t->progress, tlm.shown_progress);
     if (s->state == MIGRATION_STATUS_COMPLETED) {
         t->stage = MIGRATION_TLM_STAGE_DONE;
         t->progress = 100;

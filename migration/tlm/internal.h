@@ -138,6 +138,7 @@ typedef struct TlmState {
     TlmLedgerCounts shown_counts;
     int64_t shown_sync_ns;
     double shown_speed;
+    double shown_progress;      /* %, never falls */
     /* QEMU_CLOCK_REALTIME; 0: not yet */
     int64_t mark_ns[TLM_MARKS];
 } TlmState;
