@@ -159,8 +159,10 @@ static double predict(const TlmPlanner *p, const TlmPlanParams *params,
     if (p->throttled) {
         bool mtx_last = n->unsent > n->dirty;
 
-        /* dtx is done first then, and has little to do until mtx is */
-        fit = mtx_last ? MIN(fit, p->redirty * p->epoch) : fit;
+        if (mtx_last) {
+            /* dtx is done first, and has little to do until mtx is */
+            fit = MIN(fit, p->redirty * p->epoch);
+        }
         left = n->unsent + n->dirty;
         t += tlm_plan_throttled_time(p, params, n->unsent, n->dirty, fit);
         if (left > fit) {

@@ -1124,7 +1124,6 @@ static void test_first_sample(void)
     }
 }
 
-/* A migration of nothing */
 /* Stage 3 goes by what has arrived, not by what the channels were handed */
 static void test_stop_eta(void)
 {
@@ -1147,6 +1146,7 @@ static void test_stop_eta(void)
     g_assert_cmpuint(tlm_planner_stop_eta_ms(0, 0, 0, 0, 50e6), ==, 0);
 }
 
+/* A migration of nothing */
 static void test_empty(void)
 {
     Rig r;
