@@ -109,7 +109,7 @@ typedef struct TlmState {
     bool switchover_due;
     bool bound_lost;            /* said to be out of reach */
     unsigned bound_doubts;      /* epochs in a row that think differently */
-    uint64_t handed_over_pages; /* sent when QEMU's own code took over */
+    uint64_t stopped_pages;     /* sent when the guest was stopped */
     TlmPlanner *planner;
     TlmWorker worker[TLM_WORKERS];
 

@@ -352,7 +352,7 @@ int tlm_ram_complete(QEMUFile *f)
     int ret;
 
     tlm_mark(TLM_MARK_STOPPED);
-    tlm.handed_over_pages = ram_get_total_transferred_pages();
+    tlm.stopped_pages = ram_get_total_transferred_pages();
     set_stage(MIGRATION_TLM_STAGE_STOP);
     if (!can_go_on()) {
         return -EINVAL;
@@ -408,11 +408,10 @@ void tlm_ram_completed(void)
     }
     tlm_mark(TLM_MARK_RAM);
     tlm_watchdog_stop();
-    if (migrate_multifd_flush_after_each_section()) {
-        stat64_add(&tlm.stop_pages, ram_get_total_transferred_pages() -
-                                    tlm.handed_over_pages);
-        stat64_set(&tlm.owed_pages, 0);
-    }
+    /* With what QEMU's own code has sent, and all of it has been */
+    stat64_set(&tlm.stop_pages, ram_get_total_transferred_pages() -
+                                tlm.stopped_pages);
+    stat64_set(&tlm.owed_pages, 0);
 }
 
 void tlm_device_state_saved(void)

@@ -17,6 +17,7 @@ from tlmtest import env, migration
 from tlmtest.case import CRAWL, MB, SLOW, STEADY, TlmCase
 from tlmtest.guests import LinuxGuest, RomGuest
 from tlmtest.link import ShapedLink
+from tlmtest.qtest import QTest
 from tlmtest.vm import VmError, wait_until
 
 PAGE = 4096
@@ -619,6 +620,40 @@ class Interrupted(TlmCase):
     def test_destination_killed_in_stop_stage(self):
         info = self._in_stop_stage(lambda src, dst: dst.kill(), 'failed')
         self.assertTrue(info.get('error-desc'))
+
+    def test_device_writes_in_stop_stage(self):
+        """What a device writes while the rest is sent goes again, by QEMU's
+        own code, and is counted."""
+        reason = ShapedLink.missing()
+        if reason:
+            self.skipTest(reason)
+        guest = RomGuest(ws_mb=64)
+        socket = os.path.join(guest.dir, 'qtest')
+        with ShapedLink(rate=100) as link:
+            src = self.start_source(guest, link=link, extra=(
+                '-qtest', f'unix:{socket},server=on,wait=off',
+                '-qtest-log', 'none'))
+            dst = self.start_destination(guest, link=link)
+            qtest = QTest(socket)
+            self.addCleanup(qtest.close)
+            # Behind all that the guest uses
+            buffer, pages = 200 * MB, 8
+            qtest.do('memset', buffer, pages * PAGE, 0x11)
+            migration.set_capabilities(src, events=True)
+            address, check = self.connect(src, dst, link=link, wire=True,
+                                          max_bandwidth=0)
+            migration.start(src, *address)
+            self.wait_stage(src, 'live')
+            src.qmp('migrate-tlm-switchover')
+            self.wait_stage(src, 'stop')
+            wait_until(lambda: src.qmp('query-migrate')['tlm']['stop-bytes'],
+                       30, 'the dirty log has been read')
+            qtest.do('memset', buffer, pages * PAGE, 0x22)
+            info = migration.wait_status(src, 'completed')
+            self.finish(guest, src, dst, check)
+            report = self.wire_report(src, check, 2)
+            self.assert_tlm_info(info, report)
+            self.assertGreaterEqual(report['pages_sent_again'], pages)
 
 
 class Shaped(TlmCase):
