@@ -63,19 +63,17 @@ static uint64_t resent_pages(void)
 /* The planner is not asked any more: go by what is left.  BQL held. */
 static void show_stop(const MigrationState *s, MigrationTlmInfo *t)
 {
-    double owed = stat64_get(&tlm.owed_pages) << tlm.page_bits;
     double queued = tlm.running ? tlm_queued_bytes() : 0;
     double arrived = MAX(t->stop_bytes - queued, 0);
+    double left = (stat64_get(&tlm.owed_pages) << tlm.page_bits) + queued;
     int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     int64_t begin_ns = tlm.mark_ns[TLM_MARK_SYNCED] ?: now_ns;
 
     if (arrived > 0) {
-        t->progress += (100 - t->progress) * arrived /
-                       (arrived + owed + queued);
+        t->progress += (100 - t->progress) * arrived / (arrived + left);
     }
     t->eta = tlm_planner_stop_eta_ms(tlm.plan.bandwidth,
-                                     (now_ns - begin_ns) / 1e9,
-                                     t->stop_bytes, queued, owed);
+                                     (now_ns - begin_ns) / 1e9, arrived, left);
     t->predicted_total = (now_ns - tlm.mark_ns[TLM_MARK_START]) / SCALE_MS +
                          t->eta;
     t->predicted_downtime = now_ns / SCALE_MS - s->downtime_start + t->eta;

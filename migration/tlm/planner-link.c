@@ -177,13 +177,12 @@ double tlm_plan_fitting(const TlmPlanner *p, const TlmPlanParams *params,
     return MAX(time * bw - device, 0) / p->wire_per_byte;
 }
 
-uint64_t tlm_planner_stop_eta_ms(double bandwidth, double time, double handed,
-                                 double queued, double owed)
+uint64_t tlm_planner_stop_eta_ms(double bandwidth, double time,
+                                 double arrived, double left)
 {
-    double arrived = MAX(handed - queued, 0);
     double rate = bandwidth > 0
         ? (bandwidth * STOP_PRIOR + arrived) / (STOP_PRIOR + MAX(time, 0))
         : ratio(arrived, time);
 
-    return to_ms(ratio(owed + queued, rate));
+    return to_ms(ratio(left, rate));
 }

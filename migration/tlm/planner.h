@@ -105,13 +105,12 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
 
 /*
  * In stage 3, when there is nothing left to decide: milliseconds until all
- * has arrived, 0 while that is not known.  Since @time (s) the channels
- * have been handed @handed bytes; at first they take more than the link
- * does: @queued bytes of it have not been acknowledged.  @owed are to be
- * handed still.  @bandwidth: as measured before (bytes/s).
+ * has arrived, 0 while that is not known.  In @time (s) @arrived bytes have
+ * been acknowledged, not only taken by the kernel; @left have not been, or
+ * were not even sent.  @bandwidth: as measured before (bytes/s).
  */
-uint64_t tlm_planner_stop_eta_ms(double bandwidth, double time, double handed,
-                                 double queued, double owed);
+uint64_t tlm_planner_stop_eta_ms(double bandwidth, double time,
+                                 double arrived, double left);
 
 /*
  * Before the start: predict from a measured dirty rate and working set.
