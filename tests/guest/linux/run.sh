@@ -8,6 +8,15 @@
 
 die() { echo "TLM-BENCH-FAILED $*"; exit 1; }
 
+# Wait until a shell's command is true, while a process lives, or show what it
+# has said: await COMMAND PID LOG
+await() {
+    until eval "$1" >/dev/null 2>&1; do
+        kill -0 "$2" 2>/dev/null || { cat "$3"; die "in vain: $1"; }
+        sleep 0.1
+    done
+}
+
 # Wait until a process of that name has so much memory: filled NAME MIB PID
 filled() {
     until awk -v name="$1" -v want=$(($2 * 1024)) '
@@ -74,20 +83,14 @@ REDIS_CHECK='for i = 0, tonumber(ARGV[1]) - 1 do
 redis() {
     local answer
     redis-server --save '' --appendonly no --protected-mode no >/tmp/out 2>&1 &
-    until [ "$(redis-cli ping 2>/dev/null)" = PONG ]; do
-        kill -0 $! 2>/dev/null || { cat /tmp/out; die "no redis-server"; }
-        sleep 0.1
-    done
+    await 'redis-cli ping | grep -q PONG' $! /tmp/out
     answer=$(redis-cli eval "$REDIS_FILL" 0 "$tlm_keys")
     [ "$answer" = filled ] || die "redis: $answer"
     LD_PRELOAD=/lib/count-sends.so redis-benchmark -q -n 2000000000 \
         -c "$tlm_clients" -r "$tlm_keys" \
         eval "$REDIS_SET" 0 __rand_int__ >/tmp/bench 2>&1 &
-    until redis-cli info commandstats | grep -q '^cmdstat_incr:'; do
-        kill -0 $! 2>/dev/null ||
-            { cat /tmp/bench; die "redis-benchmark has ended"; }
-        sleep 0.1
-    done
+    await "redis-cli info commandstats | grep -q '^cmdstat_incr:'" \
+        $! /tmp/bench
     tlm-state ready
     tlm-wait
     kill -0 $! || { cat /tmp/bench; die "redis-benchmark has ended"; }
@@ -130,18 +133,13 @@ postgresql() {
     su postgres -c 'exec postgres -D /tmp/db -k /tmp -c listen_addresses= \
         -c fsync=off -c shared_buffers=192MB -c max_wal_size=64MB -c jit=off' \
         >/tmp/out 2>&1 &
-    until psql -c 'SELECT 1' >/dev/null 2>&1; do
-        kill -0 $! 2>/dev/null || { cat /tmp/out; die "no server"; }
-        sleep 0.1
-    done
+    await "psql -c 'SELECT 1'" $! /tmp/out
     pgbench -i -I dtGvp -s "$tlm_scale" >/tmp/bench 2>&1 ||
         { cat /tmp/bench; die "pgbench -i"; }
     LD_PRELOAD=/lib/count-sends.so pgbench -n -M prepared -T 1000000 \
         -c "$tlm_clients" >/tmp/bench 2>&1 &
-    until [ "$(psql -Atc 'SELECT count(*) > 0 FROM pgbench_history')" = t ]; do
-        kill -0 $! 2>/dev/null || { cat /tmp/bench; die "pgbench has ended"; }
-        sleep 0.1
-    done
+    await "psql -Atc 'SELECT count(*) > 0 FROM pgbench_history' | grep -qx t" \
+        $! /tmp/bench
     tlm-state ready
     tlm-wait
     kill $! || { cat /tmp/bench; die "pgbench has ended"; }
