@@ -80,7 +80,12 @@ typedef struct SimResult {
     const char *reason;
 } SimResult;
 
+/* tlm-sim-model.c */
 void sim_defaults(SimConfig *c);
 void sim_run(const SimConfig *c, SimResult *r);
+/* tlm-sim.c */
+void sim_print_result(const SimConfig *c, const SimResult *r, bool json);
+/* tlm-sim-suite.c: speaks TAP; returns the exit status */
+int sim_selftest(unsigned runs, unsigned seed, bool verbose);
 
 #endif
