@@ -114,7 +114,8 @@ class NestedKvm(unittest.TestCase):
             if result and (not result[0] or result[3] or ended or late):
                 break
             if ended:
-                self.fail('the nested guest has ended before the case:\n' +
+                self.fail('the nested guest has ended before the case, '
+                          f'status {self.vm.process.returncode}:\n' +
                           self.console())
             if late:
                 self.fail(f'not within {limit * PATIENCE} s:\n' +

@@ -173,8 +173,12 @@ class Controls(MigrationCase):
         passes = guest.progress(vm)['passes']
         wait_until(lambda: guest.progress(vm)['passes'] > passes + 1, 60,
                    'two passes')
-        found = self._guest_finds(guest, vm,
-                                  lambda: vm.write_block(block, at, old))
+
+        def damage():
+            self.assertEqual(guest.stale_pages(vm), [])
+            vm.write_block(block, at, old)
+            self.assertEqual(guest.stale_pages(vm), [page])
+        found = self._guest_finds(guest, vm, damage)
         self.assertIn(f'page={page:x} ', found)
 
     def test_linux_finds_damage(self):

@@ -33,20 +33,27 @@ BANDWIDTH = 16 * MB
 STOCK_PASSES = 5
 
 
-# Migrations that are begun anew, for the two reasons below
-ATTEMPTS = 3
+# Of a migration, for one of the three reasons below
+ATTEMPTS = 5
 
 
 class LostPages(AssertionError):
     """The destination's RAM is not the source's."""
 
 
-class LostCpuState(AssertionError):
+class LostRegisters(AssertionError):
     """
-    All of RAM is there, the state of the vCPU is not.  Seen after one of ten
-    migrations here, stock to stock as well, which says 'Failed to set
-    special registers': SVM is emulated, and so are its registers.
-    Migrations are about RAM here; elsewhere none gets a second attempt.
+    The destination says 'Failed to set special registers': SVM is emulated,
+    and so are its registers.  From stock to stock as well, once in 13.
+    """
+
+
+class LostWrite(AssertionError):
+    """
+    The guest's memory was wrong at the source, before it was migrated: a
+    page lacks a write that the guest has made a note of.  From stock to
+    stock as well, 3 times in 29, but not to a guest whose dirty log is off
+    (25 times 5 s): the emulated SVM loses it with the write fault.
     """
 
 
@@ -87,26 +94,25 @@ class NestedKvm(MigrationCase):
             migration.wait_loaded(dst)
         except VmError as e:
             if 'Failed to set special registers' in dst.messages():
-                raise LostCpuState(str(e)) from e
+                raise LostRegisters(str(e)) from e
             raise
         result = self.assert_same_ram(src, dst)
+        stale = guest.stale_pages(src)
+        if stale:
+            raise LostWrite(f'at the source: {stale[:20]}')
         dst.qmp('cont')
-        try:
-            guest.wait_alive(dst, timeout=10)
-            guest.wait_scans(dst, timeout=15)
-        except VmError as e:
-            raise LostCpuState(str(e)) from e
+        self.assert_guest_well(guest, dst)
         return result
 
     def attempt(self, migrate, *args, **kwargs):
-        """A migration after which the guest runs on."""
+        """A migration that the emulated SVM does not spoil."""
         for left in reversed(range(ATTEMPTS)):
             try:
                 return migrate(*args, **kwargs)
-            except (LostCpuState, EndedEarly) as e:
+            except (LostRegisters, LostWrite, EndedEarly) as e:
                 if not left:
                     raise
-                print(f'{self.id()}: once more: {e}')
+                print(f'{self.id()}: once more: {e!r}')
                 self.doCleanups()
 
     def assert_dirty_tracking(self, vm, accel):

@@ -12,6 +12,7 @@ import functools
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 
@@ -133,6 +134,18 @@ class RomGuest(Guest):
     def page_offset(self, vm, page):
         """Where in its RAMBlock a page of the working set is."""
         return self._progress(vm).page_address(page)
+
+    def stale_pages(self, vm):
+        """Pages older than what the guest, which is stopped, has noted of
+        them: it writes a page first, and then the note."""
+        p = self._progress(vm)
+        table = vm.read_block(vm.rom_block, p.table_base, 4 * p.ws_pages)
+        pages = vm.read_block(vm.rom_block, p.page_address(0),
+                              p.ws_pages * mkrom.PAGE_SIZE)
+        counters = struct.iter_unpack(f'<I{mkrom.PAGE_SIZE - 4}x', pages)
+        return [page for page, ((counter,), (noted,)) in
+                enumerate(zip(counters, struct.iter_unpack('<I', table)))
+                if counter < noted]
 
 
 @functools.lru_cache(maxsize=None)
