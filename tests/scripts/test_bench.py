@@ -519,6 +519,14 @@ class Claims(unittest.TestCase):
             self.assertEqual(self.verdict(claims.total_time, groups), [half])
             self.assertEqual(self.verdict(claims.quarter, groups), [quarter])
 
+    def test_modes_that_differ(self):
+        groups = self.groups(
+            **{'tlm': self.runs('tlm', total_ms=40000),
+               'tlm-auto': self.runs('tlm-auto', total_ms=30000),
+               'autoconverge': self.runs('autoconverge')})
+        self.assertEqual(self.verdict(claims.total_time, groups),
+                         ['TLM no, converge yes'])
+
     def test_floor_is_said(self):
         groups = self.groups(
             tlm=self.runs('tlm', total_ms=4100),

@@ -85,7 +85,9 @@ def _total_line(claim, goal, workload, theirs, cut, theirs_n, copy, ours):
     text += f"; auto-converge {'> ' if cut else ''}{seconds(theirs)}{theirs_n}"
     if copy:
         text += f', a copy of RAM {seconds(copy)}'
-    said = yes(max(totals.values()) <= goal * theirs)
+    holds = {name: yes(x <= goal * theirs) for name, x in totals.items()}
+    said = holds.popitem()[1] if len(set(holds.values())) == 1 else \
+        ', '.join(' '.join(item) for item in holds.items())
     if copy and copy > goal * theirs:
         said += f': one copy of RAM alone is {copy / theirs:.2f} ×'
     return claim, workload, text, said
