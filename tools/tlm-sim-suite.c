@@ -217,6 +217,13 @@ static void suite_random(Tap *t, unsigned runs, unsigned seed, bool verbose)
         "predicted downtime half-way within 15 % (median)");
 }
 
+static void run_and_show(const SimConfig *c, SimResult *r)
+{
+    sim_run(c, r);
+    printf("# ");
+    sim_print_result(c, r, false);
+}
+
 /* Guests and links with a known best answer */
 static void suite_known(Tap *t)
 {
@@ -225,9 +232,7 @@ static void suite_known(Tap *t)
 
     /* 1 GiB rewritten at 3 GB/s, 2.4 Gbit/s */
     sim_defaults(&c);
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, r.total <= 1.3 * r.offline && r.downtime <= 0.33 &&
         r.lost <= 1.15 * r.offline,
         "write-heavy, auto: total <= 1.3 x offline, downtime <= 330 ms, "
@@ -235,9 +240,7 @@ static void suite_known(Tap *t)
     tap(t, r.bytes <= 1.3 * r.offline * c.link,
         "write-heavy, auto: bytes <= 1.3 x offline");
     c.mode = SIM_NONE;
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, r.total <= 1.35 * r.offline, "write-heavy, none: total <= 1.35 x "
         "offline");
 
@@ -246,9 +249,7 @@ static void suite_known(Tap *t)
     c.ram = 4ULL << 30;
     c.working_set = 40e6;
     c.zero = 0.2;
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, r.total <= 1.2 * r.offline && r.downtime <= c.limit &&
         r.throttled_at < 0,
         "small hot set: total <= 1.2 x one copy, no throttling");
@@ -259,23 +260,17 @@ static void suite_known(Tap *t)
     c.working_set = 2ULL << 30;
     c.zero = 0;
     c.dirty_rate = 0.3 * c.link;
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, r.total <= 2 * r.offline && r.downtime <= c.limit * 1.2 &&
         r.throttled_at < 0, "rate 0.3 x link: converges by itself");
 
     /* as fast as the link, and twice as fast, all over RAM */
     c.dirty_rate = c.link;
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, r.total <= 2.5 * r.offline && r.downtime <= c.limit * 1.2 &&
         r.lost < r.offline, "rate = link: total <= 2.5 x offline");
     c.dirty_rate = 2 * c.link;
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, r.total <= 2.5 * r.offline && r.downtime <= c.limit * 1.2 &&
         r.lost <= 1.15 * r.offline, "rate = 2 x link: total <= 2.5 x offline");
 
@@ -284,9 +279,7 @@ static void suite_known(Tap *t)
     c.working_set = 1ULL << 30;
     c.dirty_rate = 100e9;
     c.link = 50e6;
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, r.ended && r.total <= 1.3 * r.offline &&
         r.downtime <= c.limit * 1.2, "100 MB a pulse, 50 MB/s: ends");
 
@@ -297,9 +290,7 @@ static void suite_known(Tap *t)
     c.link_later = c.link / 2;
     c.link_changes = 10;
     c.bound = 62;
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, r.ended && r.total <= c.bound * 1.03 + 0.05 &&
         r.downtime <= c.limit * 1.2, "half the bandwidth mid-way");
 
@@ -309,14 +300,10 @@ static void suite_known(Tap *t)
     c.zero = 0;
     c.bound = 15;
     c.cancel = true;
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, r.cancelled && r.total < 1.5, "out of reach: cancelled at once");
     c.cancel = false;
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, !r.said_bound && r.total <= 1.05 * r.offline + 0.5,
         "out of reach: said so, smallest overrun");
 
@@ -330,9 +317,7 @@ static void suite_known(Tap *t)
     c.scan_rate = 200e9;
     c.dirty_rate = 100e9;
     c.limit = 2;
-    sim_run(&c, &r);
-    printf("# ");
-    sim_print_result(&c, &r, false);
+    run_and_show(&c, &r);
     tap(t, r.total <= 1.3 * r.offline && r.downtime <= c.limit * 1.2,
         "24 TiB, 1000 vCPUs, 400 Gbit/s");
 }

@@ -86,8 +86,9 @@ def _total_line(claim, goal, workload, theirs, cut, theirs_n, copy, ours):
     if copy:
         text += f', a copy of RAM {seconds(copy)}'
     holds = {name: yes(x <= goal * theirs) for name, x in totals.items()}
-    said = holds.popitem()[1] if len(set(holds.values())) == 1 else \
-        ', '.join(' '.join(item) for item in holds.items())
+    said = ', '.join(f'{name} {held}' for name, held in holds.items())
+    if len(set(holds.values())) == 1:
+        said = next(iter(holds.values()))
     if copy and copy > goal * theirs:
         said += f': one copy of RAM alone is {copy / theirs:.2f} ×'
     return claim, workload, text, said

@@ -101,7 +101,8 @@ class NestedKvm(MigrationCase):
         if stale:
             raise LostWrite(f'at the source: {stale[:20]}')
         dst.qmp('cont')
-        self.assert_guest_well(guest, dst)
+        guest.wait_alive(dst, timeout=10)
+        guest.wait_scans(dst, timeout=15)
         return result
 
     def attempt(self, migrate, *args, **kwargs):
