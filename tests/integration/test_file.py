@@ -16,7 +16,6 @@ import unittest
 from tlmtest import env, migration
 from tlmtest.case import CRAWL, MB, SLOW, STEADY, TlmCase
 from tlmtest.guests import LinuxGuest, RomGuest
-from tlmtest.qtest import QTest
 
 
 def direct_io_dir():
@@ -113,12 +112,7 @@ class File(TlmCase):
         """Pages that become zero when they are in the file, and pages that
         do so no longer."""
         guest = RomGuest(mem_mb=256, ws_mb=16, rate=100)
-        socket = os.path.join(guest.dir, 'qtest')
-        extra = ('-qtest', f'unix:{socket},server=on,wait=off',
-                 '-qtest-log', 'none')
-        src = self.start_source(guest, extra=extra)
-        qtest = QTest(socket)
-        self.addCleanup(qtest.close)
+        src, qtest = self.start_source_with_qtest(guest)
         # mtx goes by in this order; the last one keeps it busy
         was_set, was_zero, rest = 32 * MB, 48 * MB, 64 * MB
         qtest.do('memset', was_set, 8 * MB, 0x5a)

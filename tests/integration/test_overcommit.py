@@ -6,7 +6,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import unittest
@@ -202,16 +201,13 @@ class Overcommit(MigrationCase):
     def test_late_eject(self):
         """The guest lets go of a vCPU, as it was asked for before."""
         for method, level in (('affinity', None), ('throttle', 0.5)):
-            with self.sub(method=method), \
-                    tempfile.TemporaryDirectory() as tmp:
-                self.late_eject(method, level, os.path.join(tmp, 'qtest'))
+            with self.sub(method=method):
+                self.late_eject(method, level)
 
-    def late_eject(self, method, speed, path):
+    def late_eject(self, method, speed):
         guest = RomGuest(mem_mb=256, ws_mb=96, vcpus=2, rate=20)
         extra = ('-smp', 'cpus=2,maxcpus=3')
-        src = self.start_source(guest, extra=(
-            *extra, '-qtest', f'unix:{path},server=on,wait=off',
-            '-qtest-log', 'none'))
+        src, qtest = self.start_source_with_qtest(guest, extra=extra)
         dst = self.start_destination(guest, extra=extra)
         migration.set_capabilities(src, events=True)
         free, = (c for c in src.qmp('query-hotpluggable-cpus')
@@ -223,29 +219,22 @@ class Overcommit(MigrationCase):
                  if not c['qom-path'].endswith('/late')})
         self.assertEqual(len(late), 1)
         # The firmware guest has no ACPI: the test does its part
-        with socket.socket(socket.AF_UNIX) as qtest:
-            qtest.connect(path)
-            replies = qtest.makefile('r')
+        qtest.do('outb', 0xaf00, 0)      # no bitmap, but registers
+        src.qmp('device_del', id='late')
 
-            def out(*command):
-                qtest.sendall((' '.join(command) + '\n').encode())
-                self.assertEqual(replies.readline(), 'OK\n')
-            out('outb', '0xaf00', '0x0')        # no bitmap, but registers
+        address, _ = self.connect(
+            src, dst, max_bandwidth=HELD, tlm_overcommit=EARLY,
+            tlm_overcommit_method=method)
+        before = placement(src)
+        migration.start(src, *address)
+        data = src.wait_event('MIGRATION_TLM_OVERCOMMIT',
+                              timeout=60)['data']
+        self.assertEqual((data['cpus'], data['vcpus']), (1, 3))
+        self.assert_held(src, before, data['method'])
+        with self.assertRaisesRegex(Exception, 'migrat'):
             src.qmp('device_del', id='late')
-
-            address, _ = self.connect(
-                src, dst, max_bandwidth=HELD, tlm_overcommit=EARLY,
-                tlm_overcommit_method=method)
-            before = placement(src)
-            migration.start(src, *address)
-            data = src.wait_event('MIGRATION_TLM_OVERCOMMIT',
-                                  timeout=60)['data']
-            self.assertEqual((data['cpus'], data['vcpus']), (1, 3))
-            self.assert_held(src, before, data['method'])
-            with self.assertRaisesRegex(Exception, 'migrat'):
-                src.qmp('device_del', id='late')
-            out('outl', '0xaf00', '0x2')        # the third vCPU:
-            out('outb', '0xaf04', '0x8')        # eject
+        qtest.do('outl', 0xaf00, 2)      # the third vCPU:
+        qtest.do('outb', 0xaf04, 8)      # eject
         # DEVICE_DELETED may be long in coming: a TCG vCPU is referred to
         wait_until(lambda: late.isdisjoint(vcpu_threads(src)), 60,
                    'the vCPU is gone')

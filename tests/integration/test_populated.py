@@ -18,7 +18,6 @@ import unittest
 from tlmtest import env, migration
 from tlmtest.case import STEADY, MigrationCase, TlmCase
 from tlmtest.guests import LinuxGuest, RomGuest, linux_files
-from tlmtest.qtest import QTest
 from tlmtest.ram import compare_ram
 from tlmtest.vm import Vm, wait_until
 
@@ -77,12 +76,7 @@ class Populated(MigrationCase):
 
     def start_balloon(self, guest, ring):
         """A source with a balloon; returns it, the driver and the qtest."""
-        path = os.path.join(guest.dir, 'qtest')
-        src = self.start_source(guest, extra=(
-            *Balloon.ARGS, '-qtest', f'unix:{path},server=on,wait=off',
-            '-qtest-log', 'none'))
-        qtest = QTest(path)
-        self.addCleanup(qtest.close)
+        src, qtest = self.start_source_with_qtest(guest, extra=Balloon.ARGS)
         return src, Balloon(qtest, ring), qtest
 
     def run_to_end(self, guest, src, dst, **params):

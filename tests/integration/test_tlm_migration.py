@@ -17,7 +17,6 @@ from tlmtest import env, migration
 from tlmtest.case import CRAWL, MB, SLOW, STEADY, TlmCase
 from tlmtest.guests import LinuxGuest, RomGuest
 from tlmtest.link import ShapedLink
-from tlmtest.qtest import QTest
 from tlmtest.vm import VmError, wait_until
 
 PAGE = 4096
@@ -628,14 +627,9 @@ class Interrupted(TlmCase):
         if reason:
             self.skipTest(reason)
         guest = RomGuest(ws_mb=64)
-        socket = os.path.join(guest.dir, 'qtest')
         with ShapedLink(rate=100) as link:
-            src = self.start_source(guest, link=link, extra=(
-                '-qtest', f'unix:{socket},server=on,wait=off',
-                '-qtest-log', 'none'))
+            src, qtest = self.start_source_with_qtest(guest, link)
             dst = self.start_destination(guest, link=link)
-            qtest = QTest(socket)
-            self.addCleanup(qtest.close)
             # Behind all that the guest uses
             buffer, pages = 200 * MB, 8
             qtest.do('memset', buffer, pages * PAGE, 0x11)

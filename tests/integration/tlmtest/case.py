@@ -3,10 +3,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import contextlib
+import os
 import unittest
 
 from . import env, migration
 from .link import Loopback
+from .qtest import QTest
 from .ram import compare_ram
 from .vm import Vm, wait_until
 from .wirecheck import WireCheck
@@ -65,6 +67,16 @@ class MigrationCase(unittest.TestCase):
         guest.wait_filled(src)
         guest.wait_alive(src)
         return src
+
+    def start_source_with_qtest(self, guest, link=Loopback, extra=()):
+        """... and somebody who writes to its memory and devices."""
+        path = os.path.join(guest.dir, 'qtest')
+        src = self.start_source(guest, link=link, extra=(
+            *extra, '-qtest', f'unix:{path},server=on,wait=off',
+            '-qtest-log', 'none'))
+        qtest = QTest(path)
+        self.addCleanup(qtest.close)
+        return src, qtest
 
     def start_destination(self, guest, accel='tcg', link=Loopback, extra=(),
                           name='dst'):
