@@ -148,7 +148,7 @@ class Demo:
     def write_rate(self, vm, seconds=2.0):
         """Bytes per second in pages that the guest writes to, as it says."""
         def sample():
-            lines = self.guest.LINE.findall(vm.serial())
+            lines = self.guest.heartbeats(vm)
             return (int(lines[-1][1]), int(lines[-1][3])) if lines else None
         wait_until(lambda: self.guest._ok(vm) and sample(), 60,
                    f'{vm.name}: a heartbeat')

@@ -24,7 +24,7 @@ import time
 import unittest
 
 from tlmtest import env
-from tlmtest.vm import PATIENCE, Vm
+from tlmtest.vm import PATIENCE, Vm, whole_lines
 
 NESTED = os.path.join(env.ROOT, 'tests/guest/nested')
 
@@ -85,7 +85,7 @@ class NestedKvm(unittest.TestCase):
 
     def tap(self):
         with open(self.tap_path, encoding='utf-8', errors='replace') as f:
-            return f.read().splitlines()
+            return whole_lines(f.read()).splitlines()
 
     def find(self, name):
         """What the guest says about a case: (not ok?, reason of a skip,

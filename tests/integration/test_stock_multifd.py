@@ -10,6 +10,7 @@
 import os
 import time
 import unittest
+from unittest import mock
 
 from tlmtest import env, migration
 from tlmtest.case import MigrationCase
@@ -17,6 +18,8 @@ from tlmtest.guests import LinuxGuest, RomGuest
 from tlmtest.link import ShapedLink
 from tlmtest.ram import PAGE, compare_ram
 from tlmtest.vm import Vm, VmError, wait_until
+
+import mkrom
 
 # A rate that stock pre-copy can follow, and pages dirtied all the same
 RATE = 5000
@@ -199,6 +202,25 @@ class Controls(MigrationCase):
             self.fail('the page is not in guest memory')
         found = self._guest_finds(guest, vm, damage)
         self.assertIn(f'page={32 * 256 - 1} ', found)
+
+    def test_half_a_line_says_nothing(self):
+        """A guest is read while it prints."""
+        rom, linux = RomGuest(ws_mb=16), LinuxGuest()
+        self.addCleanup(rom.close)
+        vm = mock.Mock(rom_block=None)
+        vm.read_block.return_value = bytes(mkrom.PROGRESS_SIZE)
+        for line, read, found in (
+                ('E vcpu=0 page=7 addr=0\n', rom.corruption, 'page=7 '),
+                ('H vcpu=0 beats=1\n', rom.beats, '1'),
+                ('TLM-GUEST-CORRUPT page=8191 of 8192\r\n',
+                 linux.corruption, 'page=8191 '),
+                ('TLM-GUEST beat=1 ms=2 passes=3 pages=4 scans=56\r\n',
+                 linux.beats, '1')):
+            for size in range(len(line)):
+                vm.serial.return_value = 'x\n' + line[:size]
+                self.assertFalse(read(vm), line[:size])
+            vm.serial.return_value = 'x\n' + line
+            self.assertIn(found, str(read(vm)))
 
     def test_nothing_outlives_close(self):
         guest = RomGuest(ws_mb=16)

@@ -353,13 +353,14 @@ static void report_mismatch(u32 cpu, u32 error, u32 page, u32 want)
 
     serial_lock();
     if (!PROGRESS->error) {
-        PROGRESS->error = error;
         PROGRESS->err_vcpu = cpu;
         PROGRESS->err_page = page;
         PROGRESS->err_want = want;
         PROGRESS->err_got = p[0];
         PROGRESS->err_check = p[1];
         PROGRESS->err_last = p[LAST_WORD];
+        /* last: the host, and the other vCPUs, look at this one first */
+        PROGRESS->error = error;
         put_field("E vcpu=", cpu);
         put_field(" page=", page);
         put_field(" addr=", (u32)p);

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 
 from . import env
-from .vm import VmError, wait_until
+from .vm import VmError, wait_until, whole_lines
 
 import mkrom
 
@@ -119,16 +119,18 @@ class RomGuest(Guest):
                                  for v in p.vcpus)
 
     def beats(self, vm):
-        return len(re.findall(r'^H ', vm.serial(), re.M))
+        return len(re.findall(r'^H ', whole_lines(vm.serial()), re.M))
 
     def corruption(self, vm):
-        m = re.search(r'^E .*$', vm.serial(), re.M)
+        m = re.search(r'^E .*$', whole_lines(vm.serial()), re.M)
         if m:
             return m[0]
         p = self._progress(vm)
         if p.error != 'none':
-            return f'{p.error} error at page {p.err_page} in the progress ' \
-                   'block'
+            return f'in the progress block: {p.error} error ' \
+                   f'vcpu={p.err_vcpu:x} page={p.err_page:x} ' \
+                   f'want={p.err_want:x} got={p.err_got:x} ' \
+                   f'check={p.err_check:x} last={p.err_last:x}'
         return None
 
     def page_offset(self, vm, page):
@@ -186,8 +188,12 @@ class LinuxGuest(Guest):
             '-initrd', os.path.join(files, 'initramfs.gz'),
             '-append', self.append]
 
+    def heartbeats(self, vm):
+        """The fields of LINE, of all that this VM's serial port has shown."""
+        return self.LINE.findall(whole_lines(vm.serial()))
+
     def progress(self, vm):
-        lines = self.LINE.findall(vm.serial())
+        lines = self.heartbeats(vm)
         if not lines:
             return {'pages': 0, 'passes': 0, 'scans': 0}
         _beat, _ms, passes, pages, scans = map(int, lines[-1])
@@ -197,7 +203,7 @@ class LinuxGuest(Guest):
         return self.progress(vm)['passes'] > 0
 
     def beats(self, vm):
-        return len(self.LINE.findall(vm.serial()))
+        return len(self.heartbeats(vm))
 
     def wait_scans(self, vm, scans=2, timeout=120):
         # A serial port starts empty: first learn where the guest is
@@ -207,5 +213,5 @@ class LinuxGuest(Guest):
 
     def corruption(self, vm):
         m = re.search(r'TLM-GUEST-(CORRUPT|FAILED).*|Kernel panic.*|'
-                      r'.*BUG: .*|.*Oops.*', vm.serial())
+                      r'.*BUG: .*|.*Oops.*', whole_lines(vm.serial()))
         return m[0] if m else None

@@ -500,8 +500,7 @@ class Domain:
 
     def beats(self, host):
         """The numbers of all heartbeats that the host has seen."""
-        return {int(m[0]) for m in
-                self.guest.LINE.findall(self.at[host].serial())}
+        return {int(m[0]) for m in self.guest.heartbeats(self.at[host])}
 
     def twice(self):
         """Heartbeats that both hosts have seen: there must be none."""

@@ -50,6 +50,11 @@ def wait_until(predicate, timeout, what):
         time.sleep(0.02)
 
 
+def whole_lines(text):
+    """What someone still writes to, without the line not yet at its end."""
+    return text[:text.rfind('\n') + 1]
+
+
 class Vm:
     """A QEMU process.  netns: name of a network namespace to run in."""
 
