@@ -316,7 +316,7 @@ class Fetch(Case):
 
 
 class Summary(Case):
-    def summary(self, *tests, steps=()):
+    def summary(self, *tests, status=0, steps=()):
         log = os.path.join(self.tmp, 'testlog.json')
         with open(log, 'w', encoding='utf-8') as f:
             for name, result, out in tests:
@@ -324,7 +324,8 @@ class Summary(Case):
                                     'returncode': 0, 'stdout': out}) + '\n')
         run = subprocess.run(
             [sys.executable,
-             os.path.join(ROOT, 'scripts/lib/test-summary'), log, *steps],
+             os.path.join(ROOT, 'scripts/lib/test-summary'), log,
+             str(status), *steps],
             capture_output=True, text=True, check=False)
         return run.returncode, run.stdout.splitlines()
 
@@ -341,7 +342,7 @@ class Summary(Case):
         rc, out = self.summary(
             ('a', 'FAIL', '1..2\nok 1 /x\nnot ok 2 /y\n'),
             ('crash', 'FAIL', '1..2\nok 1 /x\n'),
-            ('slow', 'TIMEOUT', ''))
+            ('slow', 'TIMEOUT', ''), status=1)
         self.assertEqual(rc, 1)
         self.assertEqual(out[-1], '2 passed, 3 failed, 0 skipped')
 
@@ -356,6 +357,11 @@ class Summary(Case):
                                steps=['the build of libvirt'])
         self.assertEqual((rc, out), (1, ['FAILED: the build of libvirt',
                                          '1 passed, 1 failed, 0 skipped']))
+
+    def test_killed_in_the_middle(self):
+        rc, out = self.summary(('b', 'OK', 'ok 1 x\n'), status=137)
+        self.assertEqual(rc, 1)
+        self.assertEqual(out[-1], '1 passed, 1 failed, 0 skipped')
 
     def test_nothing_run_is_a_failure(self):
         self.assertEqual(self.summary()[0], 1)
