@@ -1384,6 +1384,7 @@ static void test_threads(void)
 {
     QTestState *from, *to;
     unsigned sockets;
+    int64_t start_us;
 
     if (!tlm_boot(&from, &to, &(TlmTest) {})) {
         return;
@@ -1391,6 +1392,11 @@ static void test_threads(void)
     sockets = count_sockets(from);
     tlm_migrate(from, to, NULL, HELD);
     wait_for_stage(from, "live");
+    /* A thread is known once it runs, and at the end of an epoch it has */
+    start_us = g_get_monotonic_time();
+    while (query_tlm_int(from, "epochs") < 2) {
+        more_time(start_us);
+    }
     live_threads(from, to);
     tlm_complete(from, to, false);
     check_nothing_left(from, sockets);
@@ -1604,13 +1610,24 @@ static void test_cancel_pre_switchover(void)
 }
 
 /*
- * Into stage stop, and there with 100 MiB to send, through a proxy that
- * has stopped to forward.  The pause is what makes it certain.
+ * To the door of stage stop, with 100 MiB to send in there: more than all
+ * sockets hold.  The pause, and pages that are not all zero, make it certain;
+ * what the guest itself writes in them comes by zero.
  */
+static void to_full_stop(QTestState *from, QTestState *to, const char *uri)
+{
+    tlm_migrate(from, to, uri, 1000 * MiB);
+    wait_for_status(from, "pre-switchover");
+    for (uint64_t addr = X86_TEST_MEM_START; addr < X86_TEST_MEM_END;
+         addr += TEST_MEM_PAGE_SIZE) {
+        qtest_writeq(from, addr + 8, MARKER_VALUE);
+    }
+}
+
+/* Into that stage, through a proxy that has stopped to forward */
 static void into_stalled_stop(QTestState *from, QTestState *to, Proxy *proxy)
 {
-    tlm_migrate(from, to, proxy->uri, 1000 * MiB);
-    wait_for_status(from, "pre-switchover");
+    to_full_stop(from, to, proxy->uri);
     proxy_stall(proxy, true);
     migrate_continue(from, "pre-switchover");
     wait_for_stage(from, "stop");
@@ -1826,8 +1843,7 @@ static void test_killed_stop(void)
         return;
     }
     sockets = count_sockets(from);
-    tlm_migrate(from, to, NULL, 1000 * MiB);
-    wait_for_status(from, "pre-switchover");
+    to_full_stop(from, to, NULL);
     g_assert_cmpint(kill(qtest_pid(to), SIGSTOP), ==, 0);
     migrate_continue(from, "pre-switchover");
     wait_for_stage(from, "stop");
@@ -1977,6 +1993,8 @@ static void test_cancel_repeated(void)
         if (i) {
             g_assert_true(tlm_boot(&from, &to, &again));
         }
+        /* The fast ones shall not get past the end before they are cancelled */
+        migrate_set_capability(from, "pause-before-switchover", i % 2);
         tlm_migrate(from, to, NULL, i % 2 ? 1000 * MiB : HELD);
         if (i % 2 == 0) {
             wait_for_stage(from, "live");
