@@ -26,6 +26,7 @@ typedef struct Worker {
 
 static Worker workers[N_THREADS];
 static pid_t tids[N_THREADS];
+static pid_t child_pid;     /* the last process that the test has started */
 
 static inline void worker_start(Worker *w);
 
@@ -123,7 +124,15 @@ static inline char *own_dir(const char *controller, bool v2)
     return path ? tlm_oc_cgroup_dir("", controller, v2, path, NULL) : NULL;
 }
 
-/* The names below @dir, and how v2 is set up there */
+/* Another process that uses the engine has its groups here as well */
+static inline bool is_group_of(const char *name, pid_t pid)
+{
+    g_autofree char *prefix = g_strdup_printf("tlm-%d-", pid);
+
+    return pid && g_str_has_prefix(name, prefix);
+}
+
+/* The names of our groups below @dir, and how v2 is set up there */
 static inline void add_dir(GString *text, const char *dir)
 {
     static const char *const files[] = {
@@ -133,7 +142,7 @@ static inline void add_dir(GString *text, const char *dir)
     const char *name;
 
     while (d && (name = g_dir_read_name(d))) {
-        if (g_str_has_prefix(name, "tlm-")) {
+        if (is_group_of(name, getpid()) || is_group_of(name, child_pid)) {
             g_string_append_printf(text, "%s/%s\n", dir, name);
         }
     }
