@@ -63,7 +63,7 @@ done
 
 # One domain.  query-migrate tells in turn what TOLD has, and "virsh migrate"
 # ends with the last of it, unless that is to go on until it is aborted (HOLD).
-# LOST: how often libvirtd does not answer.
+# LOST: how often libvirtd does not answer.  DEAF: it is asked to abort in vain.
 MIGRATING_VIRSH = r'''#!/usr/bin/python3
 import json, os, sys, time
 HELP = {help!r}
@@ -80,10 +80,10 @@ def content(name, default):
 told = json.loads(content('told', '[]'))
 def at():
     return len(content('at', ''))
-def info():
+def info(begun):
     if exists('aborted'):
         return {{'status': 'cancelled'}}
-    return told[min(at() + 1, len(told) - 1) if exists('migrate') else 0]
+    return told[min(at() + 1, len(told) - 1) if begun else 0]
 def active():
     return exists('migrate') and not exists('over') and \
         not exists('aborted')
@@ -120,7 +120,9 @@ else:
         elif 'domjobinfo' in line:
             print('Job type:  ', 'Unbounded' if active() else 'None')
         elif 'domjobabort' in line:
-            if active():
+            if exists('deaf'):
+                add('asked', '.')
+            elif active():
                 add('aborted')
         elif 'query-migrate-capabilities' in line:
             reply(**{{'return': [{{'capability': 'tlm', 'state':
@@ -136,8 +138,9 @@ else:
                 reply(**{{'return': {{}}}})
         else:
             assert 'query-migrate' in line, line
-            reply(**{{'return': info()}})
-            if exists('migrate'):
+            begun = exists('migrate')
+            reply(**{{'return': info(begun)}})
+            if begun:
                 add('at', '.')
             if at() >= len(told) - 1 and not exists('hold'):
                 add('over')
@@ -288,11 +291,15 @@ class WholeMigration(unittest.TestCase):
         with open(self.path(name)) as f:
             return f.read()
 
-    def wait_for(self, name):
+    def wait_until(self, predicate, what):
         deadline = time.monotonic() + 60
-        while not os.path.exists(self.path(name)):
-            self.assertLess(time.monotonic(), deadline, f'no {name}')
+        while not predicate():
+            self.assertLess(time.monotonic(), deadline, what)
             time.sleep(0.01)
+
+    def wait_for(self, name, size=0):
+        self.wait_until(lambda: os.path.exists(self.path(name)) and
+                        len(self.content(name)) >= size, f'no {name}')
         return self.content(name)
 
     def tell(self, *statuses, tlm=True):
@@ -380,10 +387,15 @@ class WholeMigration(unittest.TestCase):
 
     def test_second_interrupt(self):
         """virsh is not waited for, but the migration is."""
-        p, _ = self.hold()
-        for _ in range(2):
-            os.killpg(p.pid, signal.SIGINT)
-            time.sleep(0.02)
+        p, virsh = self.hold()
+        self.write('deaf')
+        os.killpg(p.pid, signal.SIGINT)
+        self.wait_for('asked')
+        os.killpg(p.pid, signal.SIGINT)
+        self.wait_until(lambda: not os.path.exists(f'/proc/{virsh}'),
+                        'virsh is waited for')
+        self.assertIsNone(p.poll())
+        os.unlink(self.path('deaf'))
         code, out = self.end(p)
         self.assertEqual(code, 130, out)
         self.assert_cleaned_up()
@@ -401,7 +413,8 @@ class WholeMigration(unittest.TestCase):
     def test_output_that_nobody_reads(self):
         p, _ = self.hold()
         p.stdout.close()
-        time.sleep(1.2)                 # for the next line of progress
+        # a line a second, and 20 looks a second: two lines at least
+        self.wait_for('at', len(self.wait_for('at')) + 50)
         self.assertIsNone(p.poll())
         os.kill(p.pid, signal.SIGTERM)
         self.assertEqual(p.wait(), 130)
