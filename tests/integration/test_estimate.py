@@ -16,7 +16,7 @@ import time
 import unittest
 
 from tlmtest import env, migration
-from tlmtest.case import MigrationCase
+from tlmtest.case import STEADY, MigrationCase
 from tlmtest.guests import RomGuest
 from tlmtest.vm import Vm, VmError, wait_until
 
@@ -66,8 +66,11 @@ class EstimateCase(MigrationCase):
                                f.read())
         return [int(x, 16) for x in found]
 
-    def wait_log(self, vm):
-        wait_until(lambda: self.changes(vm) and self.tracked(vm), 30,
+    def begin(self, vm, window):
+        """Start to measure; the dirty log is on, or has been by now."""
+        before = len(self.changes(vm))
+        vm.qmp('tlm-estimate', bandwidth=LINK, window=window)
+        wait_until(lambda: any(self.changes(vm)[before:]), 30,
                    'the dirty log is on')
 
     def tracked(self, vm):
@@ -121,7 +124,7 @@ class Measured(EstimateCase):
     def test_working_set(self):
         """A guest that rewrites all of its set again and again."""
         for accel in ('tcg', 'kvm'):
-            with self.subTest(accel=accel):
+            with self.sub(accel=accel):
                 guest = RomGuest(ws_mb=32, scan_ms=0)
                 src = self.start_source(guest, accel, extra=TRACE)
                 for window in tries():
@@ -149,7 +152,7 @@ class Measured(EstimateCase):
     def test_rate(self):
         """A guest that writes to other pages at a steady, low rate."""
         for accel in ('tcg', 'kvm'):
-            with self.subTest(accel=accel):
+            with self.sub(accel=accel):
                 guest = RomGuest(ws_mb=192, rate=2000, scan_ms=0)
                 src = self.start_source(guest, accel, extra=TRACE)
                 for window in tries():
@@ -188,7 +191,7 @@ class Measured(EstimateCase):
     def test_bql(self):
         """The log is cleared in stretches, however much is dirty."""
         for accel in ('tcg', 'kvm'):
-            with self.subTest(accel=accel):
+            with self.sub(accel=accel):
                 guest = RomGuest(mem_mb=768, ws_mb=512, scan_ms=0)
                 src = self.start_source(
                     guest, accel, extra=('-trace', 'tlm_estimate_clear'))
@@ -226,7 +229,7 @@ class Measured(EstimateCase):
     def test_populated(self):
         """Pages never written to are found, and are left as they are."""
         for shared in (False, True):
-            with self.subTest(shared=shared):
+            with self.sub(shared=shared):
                 guest = RomGuest(mem_mb=1024, ws_mb=64, shared=shared)
                 src = self.start_source(guest)
                 before = self.resident(src)
@@ -262,7 +265,7 @@ class Beside(EstimateCase):
 
     def test_then_migrate(self):
         for accel in ('tcg', 'kvm'):
-            with self.subTest(accel=accel):
+            with self.sub(accel=accel):
                 guest = RomGuest(ws_mb=64, pattern='hotcold')
                 src = self.start_source(guest, accel)
                 self.measure(src, window=300)
@@ -276,7 +279,7 @@ class Beside(EstimateCase):
         """And loses nothing by it, whenever it comes."""
         for accel in ('tcg', 'kvm'):
             for delay in (0, 0.02, 0.3):
-                with self.subTest(accel=accel, delay=delay):
+                with self.sub(accel=accel, delay=delay):
                     self.break_off(accel, delay)
 
     def break_off(self, accel, delay):
@@ -296,7 +299,7 @@ class Beside(EstimateCase):
         self.finish(guest, src, dst)
 
     def test_cancelled_migration(self):
-        guest = RomGuest(ws_mb=64)
+        guest = RomGuest(ws_mb=64, pattern='hotcold', rate=STEADY)
         src = self.start_source(guest, extra=TRACE)
         dst = self.start_destination(guest)
         address, _ = self.connect(src, dst, max_bandwidth=MB)
@@ -305,6 +308,8 @@ class Beside(EstimateCase):
         self.assertEqual(self.wait_end(src)['status'], 'failed')
         with self.assertRaisesRegex(VmError, 'migration is running'):
             src.qmp('tlm-estimate', bandwidth=LINK)
+        # its log is on
+        wait_until(lambda: migration.status(src) == 'active', 30, 'active')
         src.qmp('migrate_cancel')
         migration.wait_status(src, 'cancelled')
         wait_until(lambda: self.tracked(src) == 0, 30,
@@ -327,6 +332,8 @@ class Beside(EstimateCase):
         # how long it measures, in s: a busy machine may miss a short one
         for seconds in (2, 10, 50):
             src.qmp('calc-dirty-rate', calc_time=seconds, mode='dirty-bitmap')
+            wait_until(lambda: rate_status() != 'unstarted', 30,
+                       'calc-dirty-rate begins')
             try:
                 src.qmp('tlm-estimate', bandwidth=LINK)
             except VmError as e:
@@ -341,14 +348,14 @@ class Beside(EstimateCase):
 
         # it starts later and ends later
         for seconds in (2, 10, 50):
-            src.qmp('tlm-estimate', bandwidth=LINK, window=500)
-            self.wait_log(src)
+            self.begin(src, window=250 * seconds)
             src.qmp('calc-dirty-rate', calc_time=seconds,
                     mode='dirty-bitmap')
+            beside = self.query(src)['status'] == 'measuring'
             answer = self.wait_end(src)
             went_on = not rate_measured()
             wait_until(rate_measured, 60, 'calc-dirty-rate ends')
-            if went_on:
+            if beside and went_on:
                 self.assertEqual(answer['status'], 'measured')
                 break
         else:
@@ -356,8 +363,7 @@ class Beside(EstimateCase):
         self.assertEqual(self.tracked(src), 0)
 
         # it starts later and ends earlier
-        src.qmp('tlm-estimate', bandwidth=LINK, window=60000)
-        self.wait_log(src)
+        self.begin(src, window=60000)
         src.qmp('calc-dirty-rate', calc_time=1, mode='dirty-bitmap')
         wait_until(rate_measured, 30, 'calc-dirty-rate ends')
         answer = self.wait_end(src)
@@ -369,11 +375,16 @@ class Beside(EstimateCase):
     def test_guest_stopped_meanwhile(self):
         guest = RomGuest(ws_mb=16)
         src = self.start_source(guest, extra=TRACE)
-        src.qmp('tlm-estimate', bandwidth=LINK, window=1000)
-        self.wait_log(src)
-        src.qmp('stop')
-        self.assertEqual(self.wait_end(src)['status'], 'measured')
-        src.qmp('cont')
+        for window in tries():
+            self.begin(src, window)
+            src.qmp('stop')
+            meanwhile = self.query(src)['status'] == 'measuring'
+            self.assertEqual(self.wait_end(src)['status'], 'measured')
+            src.qmp('cont')
+            if meanwhile:
+                break
+        else:
+            self.fail('it was over before the guest was stopped')
         self.assertEqual(self.tracked(src), 0)
         self.measure(src)
         self.assertEqual(self.tracked(src), 0)

@@ -122,10 +122,12 @@ class File(TlmCase):
         path = self.begin(src)
         # All of the areas are in the file, but for some of the last one
         migration.wait_ram_sent(src, 60)
+        migration.set_parameters(src, max_bandwidth=MB)
         block = src.main_block()
         qtest.do('memset', was_set, 8 * MB, 0x00)
         qtest.do('memset', was_zero, 8 * MB, 0xc3)
         self.assertEqual(migration.status(src), 'active')
+        migration.set_parameters(src, max_bandwidth=SLOW)
         info = migration.wait_status(src, 'completed')
         self.assertGreaterEqual(info['tlm']['resent-bytes'], 16 * MB)
         self.assertEqual(src.read_block(block, was_set, 8 * MB),

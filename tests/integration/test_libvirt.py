@@ -308,10 +308,10 @@ class Observed(VirtCase):
         self.wait_stage(domain, self.a, 'live', p)
         self.assertEqual(self.settings(domain, self.a)[1]['max-bandwidth'],
                          4 << 20)
-        pair.link.set_rate(FAST)
         self.a.virsh('migrate-setspeed', domain.name, '200')
         self.assertEqual(self.settings(domain, self.a)[1]['max-bandwidth'],
                          200 << 20)
+        pair.link.set_rate(FAST)
         code, out = self.end(p)
         self.assertEqual(code, 0, said + out)
         self.assertRegex(out, r'Completed( in .*, downtime|; QEMU ended)')

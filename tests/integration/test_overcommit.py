@@ -37,7 +37,7 @@ def placement(vm):
                                     f.read(), re.M)[1]
             with open(f'{base}/cgroup') as f:
                 result[int(tid)] = allowed, f.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             pass                        # a worker thread that has ended
     return result
 
@@ -164,6 +164,7 @@ class Overcommit(MigrationCase):
                 src.wait_event('MIGRATION_TLM_STAGE', timeout=60,
                                match=lambda data: data['stage'] == 'stop')
                 self.assertFalse(src.qmp('query-status')['running'])
+                migration.wait_stalled(src)
                 src.qmp('migrate_cancel')
                 migration.wait_status(src, 'cancelled')
                 self.assert_back(src, before)

@@ -42,7 +42,7 @@ class Throttled(TlmCase):
     def begin(self, accel='tcg', channels=2, wire=False, link=Loopback,
               **params):
         """Returns when the guest is throttled."""
-        self.guest = guest = RomGuest(ws_mb=96)
+        self.guest = guest = RomGuest(ws_mb=192)
         self.src = src = self.start_source(guest, accel, link)
         # A scan of its memory counts for nothing: longer than one, and the
         # best of some
@@ -132,8 +132,7 @@ class Throttled(TlmCase):
         try:
             self.wait_full_speed()
             # Not for a moment only
-            for _ in range(3):
-                self.assertGreater(self.rate(), self.before / 10)
+            self.assertGreater(self.rate(3), self.before / 10)
             self.assertEqual(migration.status(self.src), 'active')
         finally:
             go_on()

@@ -45,10 +45,11 @@ class Control(MigrationCase):
         guest = RomGuest(ws_mb=64, pattern='uniform', rate=2000)
         src, dst, check = self.begin(guest)
         migration.wait_ram_sent(src, 5)
+        migration.set_parameters(src, max_bandwidth=MB)     # time for this
         for channels in (1, 3, 16):
             with self.assertRaisesRegex(VmError, 'multifd-channels'):
                 migration.set_parameters(src, multifd_channels=channels)
-        migration.set_parameters(src, multifd_channels=2)
+        migration.set_parameters(src, multifd_channels=2, max_bandwidth=CAP)
         self.end(guest, src, dst, check)
         # and afterwards they are not
         migration.wait_idle(src)
@@ -91,7 +92,8 @@ class Control(MigrationCase):
         wait_until(lambda: self.live(src).get('guest-speed', 1) < 0.5, 60,
                    'the guest is throttled')
         self.assertGreater(self.live(src)['unsent-bytes'], 0)
-        migration.set_parameters(src, tlm_converge='none')
+        # slower, as two whole epochs are to come
+        migration.set_parameters(src, tlm_converge='none', max_bandwidth=MB)
         wait_until(lambda: self.live(src)['guest-speed'] == 1, 60,
                    'the guest runs at full speed')
         src.qmp('migrate-tlm-switchover')

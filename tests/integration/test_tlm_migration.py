@@ -196,6 +196,7 @@ class Observed(TlmCase):
                          for t in src.qmp('query-migrationthreads'))
         migration.wait_status(src, 'completed', on_poll=look)
         self.finish(guest, src, dst)
+        wait_until(lambda: 'done' in self.stages(src), 30, 'it is done')
         self.assertEqual(self.stages(src), ['setup', 'live', 'stop', 'done'])
         self.assertGreater(len(progress), 3)
         self.assertEqual(progress, sorted(progress))
@@ -238,11 +239,12 @@ class Observed(TlmCase):
         first decision may be quicker, so more than once."""
         for run in range(3):
             with self.sub(run=run):
-                guest = RomGuest(ws_mb=64)
+                guest = RomGuest(ws_mb=64, pattern='hotcold', rate=STEADY)
                 src = self.start_source(guest)
                 dst = self.start_destination(guest)
                 migration.set_capabilities(src, events=True)
-                address, check = self.connect(src, dst, wire=True)
+                address, check = self.connect(src, dst, wire=True,
+                                              max_bandwidth=CRAWL)
                 migration.start(src, *address)
                 self.wait_stage(src, 'live')
                 src.qmp('migrate-tlm-switchover')
@@ -337,7 +339,7 @@ class Bound(TlmCase):
 
     def test_reset_while_throttled(self):
         """A reset pauses and resumes the vCPUs as well, in its own way."""
-        guest = RomGuest(ws_mb=96)
+        guest = RomGuest(ws_mb=192)
         src = self.start_source(guest)
         dst = self.start_destination(guest)
         migration.set_capabilities(src, events=True)
@@ -457,7 +459,7 @@ class Interrupted(TlmCase):
     def test_cancel_many_times(self):
         guest = RomGuest(ws_mb=64, pattern='uniform', rate=STEADY)
         src, dst, _ = self.begin(guest)
-        for megabytes in (1, 3, 9, 20):
+        for megabytes in (1, 3, 6, 10):
             migration.wait_ram_sent(src, megabytes)
             src.qmp('migrate_cancel')
             migration.wait_status(src, 'cancelled')
@@ -499,7 +501,8 @@ class Interrupted(TlmCase):
 
     def test_savevm_after_cancel(self):
         """query-migrate tells of savevm then; nothing of it is TLM's."""
-        guest = RomGuest(ws_mb=16, rate=STEADY)
+        # Slower than the cap: something is left for mtx for long
+        guest = RomGuest(ws_mb=16, rate=100)
         image = os.path.join(guest.dir, 'disk')
         subprocess.run([os.path.join(os.path.dirname(env.QEMU), 'qemu-img'),
                         'create', '-q', '-f', 'qcow2', image, '1G'],
@@ -534,10 +537,11 @@ class Interrupted(TlmCase):
 
     def test_destination_stops_reading(self):
         """All channels block: cancel must get through."""
-        guest = RomGuest(ws_mb=128)
-        src, dst, _ = self.begin(guest, max_bandwidth=0)
+        guest = RomGuest(ws_mb=128, pattern='hotcold', rate=STEADY)
+        src, dst, _ = self.begin(guest)
         os.kill(dst.pid, signal.SIGSTOP)
-        wait_until(lambda: migration.status(src) == 'active', 30, 'active')
+        migration.set_parameters(src, max_bandwidth=0)
+        migration.wait_stalled(src)
         src.qmp('migrate_cancel')
         migration.wait_status(src, 'cancelled', timeout=30)
         dst.close()
@@ -550,11 +554,12 @@ class Interrupted(TlmCase):
         for epoch in (0, 20, 20):
             with self.sub(epoch=epoch):
                 guest = RomGuest(ws_mb=128, pattern='hotcold', rate=STEADY)
-                src, dst, _ = self.begin(guest, max_bandwidth=SLOW,
-                                         tlm_epoch=epoch,
+                src, dst, _ = self.begin(guest, tlm_epoch=epoch,
                                          tlm_bound_action='cancel')
                 migration.wait_ram_sent(src, 5)
                 os.kill(dst.pid, signal.SIGSTOP)
+                migration.set_parameters(src, max_bandwidth=0)
+                migration.wait_stalled(src)
                 # not before: a slow machine might not keep it either
                 migration.set_parameters(src, tlm_time_bound=5000)
                 info = migration.wait_status(src, 'failed', timeout=60)
@@ -590,10 +595,10 @@ class Interrupted(TlmCase):
         reason = ShapedLink.missing()
         if reason:
             self.skipTest(reason)
-        # The hot set takes seconds on this link: time to act
-        guest = RomGuest(ws_mb=64)
+        # What is left takes seconds on this link: time to act
+        guest = RomGuest(ws_mb=64, pattern='hotcold', rate=STEADY)
         with ShapedLink(rate=100) as link:
-            src, dst, _ = self.begin(guest, link=link, max_bandwidth=0)
+            src, dst, _ = self.begin(guest, link=link, max_bandwidth=MB)
             self.wait_stage(src, 'live')
             src.qmp('migrate-tlm-switchover')
             self.wait_stage(src, 'stop')
@@ -604,7 +609,7 @@ class Interrupted(TlmCase):
             # The next one, in the same place
             link.set_rate(4000)
             dst = self.start_destination(guest, link=link, name='dst2')
-            address, _ = self.connect(src, dst, link=link)
+            address, _ = self.connect(src, dst, link=link, max_bandwidth=0)
             migration.start(src, *address)
             migration.wait_status(src, 'completed')
             self.finish(guest, src, dst)
@@ -626,7 +631,7 @@ class Interrupted(TlmCase):
         reason = ShapedLink.missing()
         if reason:
             self.skipTest(reason)
-        guest = RomGuest(ws_mb=64)
+        guest = RomGuest(ws_mb=64, pattern='hotcold', rate=STEADY)
         with ShapedLink(rate=100) as link:
             src, qtest = self.start_source_with_qtest(guest, link)
             dst = self.start_destination(guest, link=link)
@@ -635,7 +640,7 @@ class Interrupted(TlmCase):
             qtest.do('memset', buffer, pages * PAGE, 0x11)
             migration.set_capabilities(src, events=True)
             address, check = self.connect(src, dst, link=link, wire=True,
-                                          max_bandwidth=0)
+                                          max_bandwidth=MB)
             migration.start(src, *address)
             self.wait_stage(src, 'live')
             src.qmp('migrate-tlm-switchover')

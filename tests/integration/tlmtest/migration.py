@@ -90,6 +90,21 @@ def wait_ram_sent(vm, megabytes, timeout=60):
     wait_until(sent, timeout, f'{vm.name}: {megabytes} MB sent')
 
 
+def wait_stalled(vm, timeout=60):
+    """Wait until the migration under way, whose other side does not read,
+    sends nothing more: all buffers are full."""
+    last, since = 0, 0
+
+    def stalled():
+        nonlocal last, since
+        info, now = vm.qmp('query-migrate'), time.monotonic()
+        sent = info.get('ram', {}).get('transferred', 0)
+        if info['status'] in FINAL or sent != last or not sent:
+            last, since = sent, now
+        return now - since > 0.5
+    wait_until(stalled, timeout, f'{vm.name}: nothing more is sent')
+
+
 def wait_loaded(dst, timeout=60):
     """Wait until the destination has all and stands still (-S)."""
     wait_status(dst, 'completed', timeout)

@@ -151,10 +151,14 @@ class Vm:
     def hmp(self, line):
         return self.qmp('human-monitor-command', command_line=line)
 
-    def pull_events(self, wait=0.0):
-        """Add what has arrived to self.events."""
+    def pull_events(self):
+        """Add all that has been sent so far to self.events."""
+        self.status()               # its answer comes behind them
+        self.events += self.monitor.get_events(False)
+
+    def _await_events(self, seconds):
         try:
-            self.events += self.monitor.get_events(wait or False)
+            self.events += self.monitor.get_events(seconds)
         except asyncio.TimeoutError:
             pass
 
@@ -169,7 +173,7 @@ class Vm:
             if time.monotonic() > deadline:
                 raise VmError(f'{self.name}: no event {name} in {timeout} s; '
                               f"others: {[e['event'] for e in self.events]}")
-            self.pull_events(0.1)
+            self._await_events(0.1)
 
     def status(self):
         return self.qmp('query-status')['status']
