@@ -203,6 +203,15 @@ class Controls(MigrationCase):
         found = self._guest_finds(guest, vm, damage)
         self.assertIn(f'page={32 * 256 - 1} ', found)
 
+    def test_reset_is_found(self):
+        """The guest is well after it, but not what it was."""
+        guest = RomGuest(ws_mb=16)
+        vm = self.start_source(guest)
+        self.assert_guest_well(guest, vm)
+        vm.qmp('system_reset')
+        with self.assertRaisesRegex(AssertionError, 'src was reset'):
+            self.assert_guest_well(guest, vm)
+
     def test_half_a_line_says_nothing(self):
         """A guest is read while it prints."""
         rom, linux = RomGuest(ws_mb=16), LinuxGuest()

@@ -96,6 +96,6 @@ class BenchGuest(Guest):
         wait_until(lambda: self._ok(vm) and
                    self.counter(vm)['state'] == DONE and
                    ENDED.search(whole_lines(vm.serial())), timeout,
-                   f'{vm.name}: the guest has checked what it did; serial: '
-                   f'{vm.serial()[-300:]!r}')
+                   lambda: f'{vm.name}: the guest has checked what it did; '
+                   f'serial: {vm.serial()[-300:]!r}')
         return ENDED.split(vm.serial())[0].replace('\r', '').strip()

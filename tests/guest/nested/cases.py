@@ -6,6 +6,7 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
+import contextlib
 import fcntl
 import os
 import unittest
@@ -13,7 +14,7 @@ import unittest
 from tlmtest import env, guests, migration, trace
 from tlmtest.case import MigrationCase
 from tlmtest.ram import compare_ram
-from tlmtest.vm import VmError
+from tlmtest.vm import VmError, wait_until
 
 MB = 1 << 20
 ROM_IMAGE = '/tlm/rom.image'
@@ -44,7 +45,8 @@ class LostPages(AssertionError):
 class LostRegisters(AssertionError):
     """
     The destination says 'Failed to set special registers': SVM is emulated,
-    and so are its registers.  From stock to stock as well, once in 13.
+    and so are its registers.  From stock to stock as well, once in 13.  Or,
+    with the same RAM at both sides, the guest is reset when it goes on.
     """
 
 
@@ -58,7 +60,8 @@ class LostWrite(AssertionError):
 
 
 class EndedEarly(AssertionError):
-    """The guest happened to write next to nothing between two passes."""
+    """The guest happened to write next to nothing between two passes: that
+    did not become what the case is about."""
 
 
 def check_extension(capability):
@@ -103,6 +106,8 @@ class NestedKvm(MigrationCase):
         dst.qmp('cont')
         guest.wait_alive(dst, timeout=10)
         guest.wait_scans(dst, timeout=15)
+        if self.was_reset(dst):
+            raise LostRegisters('the guest has begun anew')
         return result
 
     def attempt(self, migrate, *args, **kwargs):
@@ -118,12 +123,21 @@ class NestedKvm(MigrationCase):
 
     def assert_dirty_tracking(self, vm, accel):
         """That QEMU uses what the test is about."""
-        names = set()
-        for task in os.listdir(f'/proc/{vm.pid}/task'):
-            with open(f'/proc/{vm.pid}/task/{task}/comm') as f:
-                names.add(f.read().strip())
+        def has_reaper():
+            for task in os.listdir(f'/proc/{vm.pid}/task'):
+                # it may have ended
+                with contextlib.suppress(FileNotFoundError,
+                                         ProcessLookupError), \
+                        open(f'/proc/{vm.pid}/task/{task}/comm') as f:
+                    if f.read().strip() == 'kvm-reaper':
+                        return True
+            return False
         self.assertTrue(vm.qmp('query-kvm')['enabled'])
-        self.assertEqual('kvm-reaper' in names, accel == RING, names)
+        if accel == RING:
+            # it gives itself its name
+            wait_until(has_reaper, 30, 'a thread kvm-reaper')
+        else:
+            self.assertFalse(has_reaper())
 
     def start_pair(self, accel, extra=(), **params):
         if accel == RING:
@@ -156,7 +170,6 @@ class NestedKvm(MigrationCase):
         print(f"{self.id()}: {info['total-time']} ms, downtime "
               f"{info['downtime']} ms, {tlm}")
         self.assertEqual(tlm['stage'], 'done')
-        self.assertGreater(tlm['epochs'], 1)
         self.assertGreater(tlm['mtx-bytes'], 0)
         self.assertGreaterEqual(
             tlm['mtx-bytes'] + tlm['dtx-bytes'] + tlm['stop-bytes'],
@@ -170,6 +183,12 @@ class NestedKvm(MigrationCase):
                               f'stock QEMU: {self.stock_ring_lost}; by TLM: '
                               f'{e}')
             raise
+        # the last one is that of the stop
+        if tlm['epochs'] <= 2:
+            raise EndedEarly(f"{tlm['epochs']} epochs")
+        if params.get('tlm_converge') == 'auto' and \
+                tlm['lost-work'] <= info['downtime'] + 50:
+            raise EndedEarly('not throttled')
         self.src = src
         return tlm
 

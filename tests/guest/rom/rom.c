@@ -219,8 +219,8 @@ static u32 measure_tsc(void)
     outb(0x61, (inb(0x61) & ~2) | 1);
     outb(0x43, 0xb0);
     outb(0x42, count & 0xff);
+    start = rdtsc();            /* before the PIT starts */
     outb(0x42, count >> 8);
-    start = rdtsc();
     while (!(inb(0x61) & 0x20)) {
         if (!--patience) {
             fail_setup(ERR_PARAMS, "the PIT does not run");

@@ -114,6 +114,14 @@ class MigrationCase(unittest.TestCase):
         """The guest runs, and has checked all of its memory since now."""
         guest.wait_alive(vm)
         guest.wait_scans(vm)
+        self.assertFalse(self.was_reset(vm), f'{vm.name} was reset')
+
+    @staticmethod
+    def was_reset(vm):
+        """A guest whose vCPUs have lost their state may have begun anew, and
+        be well."""
+        vm.pull_events()
+        return 'RESET' in {e['event'] for e in vm.events}
 
     def assert_wire_clean(self, report, channels):
         self.assertEqual(report['errors'], [])

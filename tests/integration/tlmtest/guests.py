@@ -46,8 +46,8 @@ class Guest:
         """Wait for heartbeats that are not there yet."""
         start = self.beats(vm)
         wait_until(lambda: self._ok(vm) and self.beats(vm) >= start + beats,
-                   timeout, f'{vm.name}: {beats} more heartbeats; serial: '
-                   f'{vm.serial()[-300:]!r}')
+                   timeout, lambda: f'{vm.name}: {beats} more heartbeats; '
+                   f'serial: {vm.serial()[-300:]!r}')
 
     def wait_filled(self, vm, timeout=120):
         """Wait until every page of the working set has been written."""

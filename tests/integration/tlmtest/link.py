@@ -93,7 +93,11 @@ class ShapedLink(Loopback):
         for line in _run('ip', 'netns', 'list').splitlines():
             m = re.match(r'(tlm-[sd]-(\d+))\b', line)
             if m and not os.path.exists(f'/proc/{m[2]}'):
-                _run('ip', 'netns', 'del', m[1])
+                try:
+                    _run('ip', 'netns', 'del', m[1])
+                except RuntimeError:
+                    if os.path.exists(f'/run/netns/{m[1]}'):
+                        raise           # nobody else has removed it, either
 
     @staticmethod
     def missing():

@@ -38,7 +38,8 @@ def die_with_parent():
 
 def wait_until(predicate, timeout, what):
     """Poll until predicate() is true and return its value.  timeout: in
-    seconds, on an idle machine."""
+    seconds, on an idle machine.  what: words, or a function for them if they
+    are to tell how things are in the end."""
     timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     while True:
@@ -46,7 +47,8 @@ def wait_until(predicate, timeout, what):
         if value:
             return value
         if time.monotonic() > deadline:
-            raise VmError(f'not within {timeout} s: {what}')
+            raise VmError(f'not within {timeout} s: '
+                          f'{what() if callable(what) else what}')
         time.sleep(0.02)
 
 

@@ -11,10 +11,11 @@
 # Usage: wirecheck.py --connect HOST:PORT [--listen HOST[:PORT]]
 # prints {"listening": [host, port]} at once, and when standard input is
 # closed a JSON report of all it has seen.  A line "break N" on standard input
-# cuts the connection of channel N, "break main" that of the main stream;
-# "page OFFSET BLOCK" prints when that page was sent, as a line of JSON.  Connections that are not multifd
-# channels (the main stream) pass through unread, so do the page contents.
-# Uncompressed or compressed; not TLS.  4 KiB target pages.
+# cuts the connection of channel N, "break main" that of the main stream, as
+# soon as there is one; "page OFFSET BLOCK" tells when that page was sent.  Each
+# is answered by a line of JSON.  Connections that are not multifd channels (the
+# main stream) pass through unread, so do the page contents.  Uncompressed or
+# compressed; not TLS.  4 KiB target pages.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -29,6 +30,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 MULTIFD_MAGIC = 0x11223344
 MULTIFD_VERSION = 1
@@ -44,6 +46,7 @@ PAGE_COUNT = 512 * 1024 // 4096                 # offsets in every RAM packet
 OFFSETS = struct.Struct(f'>{PAGE_COUNT}Q')
 
 MAX_VIOLATIONS = 20
+CUT_S = 60                      # for a connection to come that is to be cut
 
 
 class Ledger:
@@ -297,6 +300,11 @@ class Proxy:
             pass
 
     def cut(self, which):
+        deadline = time.monotonic() + CUT_S
+        while which not in self.sockets:
+            if time.monotonic() > deadline:
+                sys.exit(f'wirecheck.py: no connection {which}')
+            time.sleep(0.01)
         for s in self.sockets[which]:
             try:
                 s.shutdown(socket.SHUT_RDWR)
@@ -335,13 +343,18 @@ class WireCheck:
 
     def cut(self, which):
         """Break the connection of a channel (a number) or of "main"."""
-        self.process.stdin.write(f'break {which}\n')
-        self.process.stdin.flush()
+        self._ask(f'break {which}')
 
     def history(self, block, offset):
-        self.process.stdin.write(f'page {offset} {block}\n')
+        return self._ask(f'page {offset} {block}')
+
+    def _ask(self, command):
+        self.process.stdin.write(command + '\n')
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f'wirecheck.py has ended at "{command}"')
+        return json.loads(answer)
 
     def report(self):
         """End the proxy; its connections must have ended before."""
@@ -374,6 +387,7 @@ def main():
         command, _, argument = line.strip().partition(' ')
         if command == 'break':
             proxy.cut(argument)
+            print(json.dumps({}), flush=True)
         elif command == 'page':
             offset, block = argument.split(' ', 1)
             print(json.dumps(proxy.ledger.history(block, int(offset))),
