@@ -84,8 +84,7 @@ class NestedKvm(unittest.TestCase):
         cls.first = True
 
     def tap(self):
-        with open(self.tap_path, encoding='utf-8', errors='replace') as f:
-            return whole_lines(f.read()).splitlines()
+        return whole_lines(self.tap_path).splitlines()
 
     def find(self, name):
         """What the guest says about a case: (not ok?, reason of a skip,

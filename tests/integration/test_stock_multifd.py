@@ -216,8 +216,14 @@ class Controls(MigrationCase):
         """A guest is read while it prints."""
         rom, linux = RomGuest(ws_mb=16), LinuxGuest()
         self.addCleanup(rom.close)
-        vm = mock.Mock(rom_block=None)
-        vm.read_block.return_value = bytes(mkrom.PROGRESS_SIZE)
+        vm = Vm('half', env.STOCK_QEMU, [])
+        self.addCleanup(vm.close)
+        vm.rom_block = None
+        vm.read_block = mock.Mock(return_value=bytes(mkrom.PROGRESS_SIZE))
+
+        def printed(text):
+            with open(vm.serial_path, 'w', newline='') as f:
+                f.write('x\n' + text)
         for line, read, found in (
                 ('E vcpu=0 page=7 addr=0\n', rom.corruption, 'page=7 '),
                 ('H vcpu=0 beats=1\n', rom.beats, '1'),
@@ -226,9 +232,9 @@ class Controls(MigrationCase):
                 ('TLM-GUEST beat=1 ms=2 passes=3 pages=4 scans=56\r\n',
                  linux.beats, '1')):
             for size in range(len(line)):
-                vm.serial.return_value = 'x\n' + line[:size]
+                printed(line[:size])
                 self.assertFalse(read(vm), line[:size])
-            vm.serial.return_value = 'x\n' + line
+            printed(line)
             self.assertIn(found, str(read(vm)))
 
     def test_nothing_outlives_close(self):

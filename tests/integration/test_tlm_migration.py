@@ -457,9 +457,9 @@ class Interrupted(TlmCase):
         self.migrate_again(guest, src)
 
     def test_cancel_many_times(self):
-        guest = RomGuest(ws_mb=64, pattern='uniform', rate=STEADY)
+        guest = RomGuest(ws_mb=128, pattern='uniform', rate=STEADY)
         src, dst, _ = self.begin(guest)
-        for megabytes in (1, 3, 6, 10):
+        for megabytes in (1, 3, 9, 20):
             migration.wait_ram_sent(src, megabytes)
             src.qmp('migrate_cancel')
             migration.wait_status(src, 'cancelled')

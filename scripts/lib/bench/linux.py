@@ -13,7 +13,7 @@ import subprocess
 
 from tlmtest import env
 from tlmtest.guests import Guest
-from tlmtest.vm import VmError, wait_until, whole_lines
+from tlmtest.vm import VmError, wait_until
 
 PAGE = 128 << 20                # where the page of counter.h is
 MAGIC = 0x544e554f434d4c54
@@ -81,7 +81,7 @@ class BenchGuest(Guest):
         return self.counter(vm)['alive']
 
     def corruption(self, vm):
-        m = TROUBLE.search(whole_lines(vm.serial()))
+        m = TROUBLE.search(vm.serial())
         if m:
             return m[0].strip()
         if self.counter(vm)['state'] == FAILED:
@@ -95,7 +95,7 @@ class BenchGuest(Guest):
                        struct.pack('<Q', 1))
         wait_until(lambda: self._ok(vm) and
                    self.counter(vm)['state'] == DONE and
-                   ENDED.search(whole_lines(vm.serial())), timeout,
+                   ENDED.search(vm.serial()), timeout,
                    lambda: f'{vm.name}: the guest has checked what it did; '
                    f'serial: {vm.serial()[-300:]!r}')
         return ENDED.split(vm.serial())[0].replace('\r', '').strip()

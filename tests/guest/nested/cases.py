@@ -170,6 +170,7 @@ class NestedKvm(MigrationCase):
         print(f"{self.id()}: {info['total-time']} ms, downtime "
               f"{info['downtime']} ms, {tlm}")
         self.assertEqual(tlm['stage'], 'done')
+        self.assertGreater(tlm['epochs'], 1)
         self.assertGreater(tlm['mtx-bytes'], 0)
         self.assertGreaterEqual(
             tlm['mtx-bytes'] + tlm['dtx-bytes'] + tlm['stop-bytes'],

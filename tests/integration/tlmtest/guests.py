@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 
 from . import env
-from .vm import VmError, wait_until, whole_lines
+from .vm import VmError, wait_until
 
 import mkrom
 
@@ -119,10 +119,10 @@ class RomGuest(Guest):
                                  for v in p.vcpus)
 
     def beats(self, vm):
-        return len(re.findall(r'^H ', whole_lines(vm.serial()), re.M))
+        return len(re.findall(r'^H ', vm.serial(), re.M))
 
     def corruption(self, vm):
-        m = re.search(r'^E .*$', whole_lines(vm.serial()), re.M)
+        m = re.search(r'^E .*$', vm.serial(), re.M)
         if m:
             return m[0]
         p = self._progress(vm)
@@ -190,7 +190,7 @@ class LinuxGuest(Guest):
 
     def heartbeats(self, vm):
         """The fields of LINE, of all that this VM's serial port has shown."""
-        return self.LINE.findall(whole_lines(vm.serial()))
+        return self.LINE.findall(vm.serial())
 
     def progress(self, vm):
         lines = self.heartbeats(vm)
@@ -213,5 +213,5 @@ class LinuxGuest(Guest):
 
     def corruption(self, vm):
         m = re.search(r'TLM-GUEST-(CORRUPT|FAILED).*|Kernel panic.*|'
-                      r'.*BUG: .*|.*Oops.*', whole_lines(vm.serial()))
+                      r'.*BUG: .*|.*Oops.*', vm.serial())
         return m[0] if m else None

@@ -77,15 +77,20 @@ def wait_status(vm, wanted, timeout=120, on_poll=None):
         time.sleep(0.02)
 
 
+def _under_way(vm):
+    """query-migrate of a migration that must not be over."""
+    info = vm.qmp('query-migrate')
+    now = info.get('status')
+    if now in FINAL:
+        raise VmError(f"{vm.name}: migration {now}: {info.get('error-desc')}")
+    return info
+
+
 def wait_ram_sent(vm, megabytes, timeout=60):
     """Wait until the migration under way has sent that much."""
     def sent():
-        info = vm.qmp('query-migrate')
-        now = info.get('status')
-        if now in FINAL:
-            raise VmError(f'{vm.name}: migration {now} before {megabytes} MB '
-                          f"were sent: {info.get('error-desc')}")
-        return (now == 'active' and
+        info = _under_way(vm)
+        return (info.get('status') == 'active' and
                 info['ram']['transferred'] >= megabytes << 20)
     wait_until(sent, timeout, f'{vm.name}: {megabytes} MB sent')
 
@@ -97,9 +102,9 @@ def wait_stalled(vm, timeout=60):
 
     def stalled():
         nonlocal last, since
-        info, now = vm.qmp('query-migrate'), time.monotonic()
-        sent = info.get('ram', {}).get('transferred', 0)
-        if info['status'] in FINAL or sent != last or not sent:
+        sent = _under_way(vm).get('ram', {}).get('transferred', 0)
+        now = time.monotonic()
+        if sent != last or not sent:
             last, since = sent, now
         return now - since > 0.5
     wait_until(stalled, timeout, f'{vm.name}: nothing more is sent')

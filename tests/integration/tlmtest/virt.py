@@ -26,7 +26,7 @@ from xml.sax.saxutils import escape, quoteattr
 from . import env
 from .guests import linux_files
 from .link import ShapedLink
-from .vm import VmError, die_with_parent, wait_until
+from .vm import VmError, die_with_parent, wait_until, whole_lines
 
 INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'virt-init')
 # Where a host has the QEMU of its domains: the same path on both
@@ -417,8 +417,7 @@ class Resident:
 
     def serial(self):
         try:
-            with open(self.path, 'rb') as f:
-                return f.read().decode('latin-1')
+            return whole_lines(self.path)
         except FileNotFoundError:
             return ''
 

@@ -52,8 +52,11 @@ def wait_until(predicate, timeout, what):
         time.sleep(0.02)
 
 
-def whole_lines(text):
-    """What someone still writes to, without the line not yet at its end."""
+def whole_lines(path):
+    """A file that someone still writes to, without the line that is not yet at
+    its end: half of it may say something else."""
+    with open(path, 'rb') as f:
+        text = f.read().decode('latin-1')
     return text[:text.rfind('\n') + 1]
 
 
@@ -182,10 +185,8 @@ class Vm:
 
     # Serial port
 
-    def serial(self, start=0):
-        with open(self.serial_path, 'rb') as f:
-            f.seek(start)
-            return f.read().decode('latin-1')
+    def serial(self):
+        return whole_lines(self.serial_path)
 
     def serial_size(self):
         return os.path.getsize(self.serial_path)

@@ -200,6 +200,16 @@ static double number(QDict *dict, const char *name)
     return qnum_get_double(num);
 }
 
+/* Until so many have begun */
+static void wait_for_epochs(QTestState *from, int64_t epochs)
+{
+    int64_t start_us = g_get_monotonic_time();
+
+    while (query_tlm_int(from, "epochs") < epochs) {
+        more_time(start_us);
+    }
+}
+
 static void wait_for_stage(QTestState *from, const char *stage)
 {
     g_autofree char *what = g_strdup_printf("%s,", stage);
@@ -1295,13 +1305,10 @@ static void live_epoch(QTestState *from, QTestState *to)
     static const unsigned ms[] = { 20, 200, 0 };
 
     for (unsigned i = 0; i < ARRAY_SIZE(ms); i++) {
-        int64_t start_us = g_get_monotonic_time();
         int64_t epochs = query_tlm_int(from, "epochs");
 
         migrate_set_parameter_int(from, "tlm-epoch", ms[i]);
-        while (query_tlm_int(from, "epochs") < epochs + 2) {
-            more_time(start_us);
-        }
+        wait_for_epochs(from, epochs + 2);
     }
     g_assert_cmpstr(stages->str, ==, "setup,live,");
 }
@@ -1322,11 +1329,7 @@ static void live_bandwidth(QTestState *from, QTestState *to)
 
     migrate_set_parameter_int(from, "max-bandwidth", cap);
     /* Taken over by now */
-    first = query_tlm_int(from, "epochs");
-    start_us = g_get_monotonic_time();
-    while (query_tlm_int(from, "epochs") < first + 2) {
-        more_time(start_us);
-    }
+    wait_for_epochs(from, query_tlm_int(from, "epochs") + 2);
     start_us = g_get_monotonic_time();
     first = read_ram_property_int(from, "transferred");
     while (g_get_monotonic_time() - start_us < window_us) {
@@ -1384,7 +1387,6 @@ static void test_threads(void)
 {
     QTestState *from, *to;
     unsigned sockets;
-    int64_t start_us;
 
     if (!tlm_boot(&from, &to, &(TlmTest) {})) {
         return;
@@ -1393,10 +1395,7 @@ static void test_threads(void)
     tlm_migrate(from, to, NULL, HELD);
     wait_for_stage(from, "live");
     /* A thread is known once it runs, and at the end of an epoch it has */
-    start_us = g_get_monotonic_time();
-    while (query_tlm_int(from, "epochs") < 2) {
-        more_time(start_us);
-    }
+    wait_for_epochs(from, 2);
     live_threads(from, to);
     tlm_complete(from, to, false);
     check_nothing_left(from, sockets);
