@@ -7,8 +7,10 @@
 #include "qemu/osdep.h"
 #include "qemu/lockable.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "system/dirtylimit.h"
 #include "migration/migration.h"
+#include "migration/misc.h"
 #include "migration/options.h"
 #include "internal.h"
 
@@ -39,12 +41,24 @@ bool tlm_check_caps(const bool *caps, Error **errp)
     return true;
 }
 
-bool tlm_check_start(Error **errp)
+/*
+ * libvirt saves a guest to a file, and migrates without --parallel, through
+ * a file descriptor, without multifd.  If a tool has left 'tlm' on, for
+ * instance because it was killed, these are to go on as ever.  Over a
+ * socket that could carry multifd, it is the user who has forgotten it.
+ */
+static bool can_be_left_out(const MigrationAddress *addr)
+{
+    return addr->transport != MIGRATION_ADDRESS_TYPE_SOCKET ||
+           addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD;
+}
+
+bool tlm_check_start(const MigrationAddress *addr, Error **errp)
 {
     MigrationState *s = migrate_get_current();
     unsigned channels = migrate_multifd_channels();
 
-    if (tlm.running) {
+    if (tlm.running || tlm_connect_pending()) {
         error_setg(errp, "The previous migration has not been cleaned up "
                    "yet; try again");
         return false;
@@ -52,8 +66,20 @@ bool tlm_check_start(Error **errp)
     WITH_QEMU_LOCK_GUARD(&tlm.lock) {
         tlm.valid = false;
     }
+    tlm.left_out = false;
     if (!migrate_tlm()) {
         return true;
+    }
+    if (!migrate_multifd() && can_be_left_out(addr)) {
+        warn_report("Capability 'tlm' is on, but this migration is not one "
+                    "by multifd: it goes without TLM, and without its bound");
+        tlm.left_out = true;
+        return true;
+    }
+    if (migration_in_incoming_postcopy()) {
+        error_setg(errp, "Post-copy still brings RAM of this guest from its "
+                   "previous host; try again when it has ended");
+        return false;
     }
     /* Capabilities come in any order: only now are they all known */
     if (!tlm_check_caps(s->capabilities, errp)) {
@@ -92,5 +118,9 @@ bool tlm_check_start(Error **errp)
                    "'cancel-vcpu-dirty-limit'");
         return false;
     }
-    return tlm_placement_start(errp);
+    if (!tlm_placement_start(errp)) {
+        return false;
+    }
+    tlm_connect_begin();
+    return true;
 }

@@ -11,6 +11,9 @@
 #include "migration/migration.h"
 #include "internal.h"
 
+/* The planner may be asked so much later than an epoch and a sync take */
+#define PLAN_LATE_MS 100
+
 /* Time between two marks; 0 if one of them was not reached */
 static int64_t between(int from, int to)
 {
@@ -20,33 +23,44 @@ static int64_t between(int from, int to)
     return MAX(0, tlm.mark_ns[to] - tlm.mark_ns[from]);
 }
 
+/* Its parts add up to the downtime that QEMU itself reports */
 static MigrationTlmDowntime *downtime(const MigrationState *s)
 {
     MigrationTlmDowntime *d = g_new0(MigrationTlmDowntime, 1);
-    int64_t stopped_ns = tlm.mark_ns[TLM_MARK_STOPPED] -
-                         s->downtime_start * SCALE_MS;
-    /* The status is "completed" a moment before we are told */
-    int64_t end_ns = tlm.mark_ns[TLM_MARK_END] ?:
-                     (s->downtime_start + s->downtime) * SCALE_MS;
+    int64_t begin_ns = s->downtime_start * SCALE_MS;
 
-    d->vm_stop = MAX(0, stopped_ns) / SCALE_US;
+    d->vm_stop = MAX(0, tlm.mark_ns[TLM_MARK_STOPPED] - begin_ns) / SCALE_US;
     d->sync = between(TLM_MARK_STOPPED, TLM_MARK_SYNCED) / SCALE_US;
     d->ram = between(TLM_MARK_SYNCED, TLM_MARK_RAM) / SCALE_US;
-    d->device = between(TLM_MARK_RAM, TLM_MARK_DEVICE) / SCALE_US;
-    d->switchover = MAX(0, end_ns - tlm.mark_ns[TLM_MARK_DEVICE]) / SCALE_US;
+    d->hold = between(TLM_MARK_RAM, TLM_MARK_SWITCHOVER) / SCALE_US;
+    d->device = between(TLM_MARK_SWITCHOVER, TLM_MARK_DEVICE) / SCALE_US;
+    d->switchover = MAX(0, s->downtime * SCALE_MS / SCALE_US -
+                        (int64_t)(d->vm_stop + d->sync + d->ram + d->hold +
+                                  d->device));
     return d;
 }
 
-static int64_t lost_ns(const MigrationState *s)
+/*
+ * When the guest was stopped for the switchover; 0: it was not yet.  QEMU
+ * notes the beginning before it has come to its end.
+ */
+static int64_t stop_ns(const MigrationState *s)
 {
-    int64_t now_ns = tlm.mark_ns[TLM_MARK_END] ?:
-                     qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    int64_t lost_ns = tlm_throttle_paused_ns() + tlm_placement_lost_ns();
+    int64_t begin_ns = s->downtime_start * SCALE_MS;
 
-    if (tlm.mark_ns[TLM_MARK_STOPPED]) {
-        lost_ns += now_ns - s->downtime_start * SCALE_MS;
+    if (!tlm.mark_ns[TLM_MARK_STOPPING] ||
+        begin_ns + SCALE_MS <= tlm.mark_ns[TLM_MARK_STOPPING]) {
+        return 0;               /* it is that of an earlier migration */
     }
-    return lost_ns;
+    return begin_ns;
+}
+
+static int64_t lost_ns(const MigrationState *s, int64_t now_ns)
+{
+    int64_t lost_ns = tlm_throttle_paused_ns() + tlm_placement_lost_ns();
+    int64_t begin_ns = stop_ns(s);
+
+    return begin_ns ? lost_ns + MAX(0, now_ns - begin_ns) : lost_ns;
 }
 
 /* What was sent for a page beyond once, or will have to be */
@@ -60,30 +74,86 @@ static uint64_t resent_pages(void)
     return sent - MIN(sent, once);
 }
 
+/*
+ * Time goes on while the planner is not asked.  As long as that is no
+ * longer than an epoch takes, the prediction stands; beyond that, the time
+ * in which nothing is known to have got through comes on top.
+ */
+static void show_live(MigrationTlmInfo *t, int64_t elapsed_ms,
+                      int64_t since_plan_ms)
+{
+    int64_t usual_ms = tlm.plan.epoch_ms + tlm.shown_sync_ns / SCALE_MS +
+                       PLAN_LATE_MS;
+    int64_t late_ms = MAX(0, since_plan_ms - usual_ms);
+
+    if (!t->predicted_total) {
+        return;                 /* nothing is known yet */
+    }
+    t->predicted_total = MAX((int64_t)t->predicted_total + late_ms,
+                             elapsed_ms);
+    t->eta = t->predicted_total - elapsed_ms;
+}
+
 /* The planner is not asked any more: go by what is left.  BQL held. */
-static void show_stop(const MigrationState *s, MigrationTlmInfo *t)
+static void show_stop(const MigrationState *s, MigrationTlmInfo *t,
+                      int64_t now_ns)
 {
     double queued = tlm.running ? tlm_queued_bytes() : 0;
     double arrived = MAX(t->stop_bytes - queued, 0);
     double left = (stat64_get(&tlm.owed_pages) << tlm.page_bits) + queued;
-    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     int64_t begin_ns = tlm.mark_ns[TLM_MARK_SYNCED] ?: now_ns;
+    /* A wait for the manager says nothing about the link */
+    int64_t end_ns = tlm.mark_ns[TLM_MARK_RAM] ?: now_ns;
 
     if (arrived > 0) {
         t->progress += (100 - t->progress) * arrived / (arrived + left);
     }
     t->eta = tlm_planner_stop_eta_ms(tlm.plan.bandwidth,
-                                     (now_ns - begin_ns) / 1e9, arrived, left);
+                                     (end_ns - begin_ns) / 1e9, arrived, left);
     t->predicted_total = (now_ns - tlm.mark_ns[TLM_MARK_START]) / SCALE_MS +
                          t->eta;
     t->predicted_downtime = now_ns / SCALE_MS - s->downtime_start + t->eta;
-    t->slack = (int64_t)t->deadline - (int64_t)t->predicted_total;
+}
+
+/* The clock goes on in every state, whoever is waited for */
+static void show_underway(const MigrationState *s, MigrationTlmInfo *t,
+                          int64_t now_ns)
+{
+    int64_t elapsed_ms = (now_ns - tlm.mark_ns[TLM_MARK_START]) / SCALE_MS;
+
+    if (tlm.mark_ns[TLM_MARK_STOPPED]) {
+        show_stop(s, t, now_ns);
+    } else {
+        show_live(t, elapsed_ms, (now_ns - tlm.plan_ns) / SCALE_MS);
+    }
+    if (t->has_deadline) {
+        /* Where nothing is predicted, the time that has passed counts */
+        t->slack = (int64_t)t->deadline - MAX((int64_t)t->predicted_total,
+                                              elapsed_ms);
+        t->bound_reachable &= elapsed_ms <= (int64_t)t->deadline;
+    }
+}
+
+/* How it has ended; the predictions stay what they were */
+static void show_end(const MigrationState *s, MigrationTlmInfo *t)
+{
+    t->stage = MIGRATION_TLM_STAGE_DONE;
+    t->eta = 0;
+    if (s->state != MIGRATION_STATUS_COMPLETED) {
+        t->has_slack = false;
+        return;
+    }
+    t->progress = 100;
+    t->slack = (int64_t)t->deadline - s->total_time;
+    t->bound_reachable = !t->has_deadline || t->slack >= 0;
+    t->downtime = downtime(s);
 }
 
 void tlm_fill_info(MigrationInfo *info)
 {
     MigrationState *s = migrate_get_current();
     uint64_t bound = s->parameters.tlm_time_bound;
+    int64_t now_ns;
     MigrationTlmInfo *t;
 
     QEMU_LOCK_GUARD(&tlm.lock);
@@ -94,6 +164,8 @@ void tlm_fill_info(MigrationInfo *info)
         return;
     }
 
+    now_ns = tlm.mark_ns[TLM_MARK_END] ?:
+             qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     t = g_new0(MigrationTlmInfo, 1);
     t->stage = tlm.stage;
     t->progress = tlm.plan.progress * 100;
@@ -105,7 +177,6 @@ void tlm_fill_info(MigrationInfo *info)
     t->downtime_reachable = tlm.plan.downtime_reachable;
     t->has_deadline = t->has_slack = bound;
     t->deadline = bound;
-    t->slack = tlm.plan.slack_ms;
     t->mtx_bytes = stat64_get(&tlm.mtx_pages) << tlm.page_bits;
     t->dtx_bytes = stat64_get(&tlm.dtx_pages) << tlm.page_bits;
     t->stop_bytes = stat64_get(&tlm.stop_pages) << tlm.page_bits;
@@ -121,26 +192,22 @@ void tlm_fill_info(MigrationInfo *info)
     t->sync_time = tlm.shown_sync_ns / SCALE_US;
     t->decision = g_strdup(tlm.plan.reason);
     t->guest_speed = tlm.shown_speed;
-    t->lost_work = lost_ns(s) / SCALE_MS;
+    t->lost_work = lost_ns(s, now_ns) / SCALE_MS;
     tlm_placement_fill_info(t);
     if (tlm.mark_ns[TLM_MARK_LIVE]) {
-        int64_t end_ns = tlm.mark_ns[TLM_MARK_STOPPING] ?:
-                         tlm.mark_ns[TLM_MARK_END] ?:
-                         qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        int64_t end_ns = tlm.mark_ns[TLM_MARK_STOPPING] ?: now_ns;
 
         t->live_time = (end_ns - tlm.mark_ns[TLM_MARK_LIVE]) / SCALE_MS;
     }
-    if (t->stage == MIGRATION_TLM_STAGE_STOP) {
-        show_stop(s, t);
+    /* The status is "completed" a moment before we are told */
+    if (tlm.mark_ns[TLM_MARK_END] ||
+        s->state == MIGRATION_STATUS_COMPLETED) {
+        show_end(s, t);
+    } else {
+        show_underway(s, t, now_ns);
     }
     /* What has just reached the kernel has not arrived: no step back */
     t->progress = tlm.shown_progress = MAX(t->progress, tlm.shown_progress);
-    if (s->state == MIGRATION_STATUS_COMPLETED) {
-        t->stage = MIGRATION_TLM_STAGE_DONE;
-        t->progress = 100;
-        t->eta = 0;
-        t->downtime = downtime(s);
-    }
     info->tlm = t;
 }
 
@@ -188,10 +255,11 @@ void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *t)
     }
     if (t->downtime) {
         monitor_printf(mon, "tlm downtime: vm stop %" PRIu64 " us, sync %"
-                       PRIu64 " us, ram %" PRIu64 " us, device %" PRIu64
-                       " us, switchover %" PRIu64 " us\n",
+                       PRIu64 " us, ram %" PRIu64 " us, hold %" PRIu64
+                       " us, device %" PRIu64 " us, switchover %" PRIu64
+                       " us\n",
                        t->downtime->vm_stop, t->downtime->sync,
-                       t->downtime->ram, t->downtime->device,
-                       t->downtime->switchover);
+                       t->downtime->ram, t->downtime->hold,
+                       t->downtime->device, t->downtime->switchover);
     }
 }

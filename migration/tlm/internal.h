@@ -74,6 +74,7 @@ enum {
     TLM_MARK_STOPPED,           /* the guest is stopped */
     TLM_MARK_SYNCED,            /* the dirty log has been read */
     TLM_MARK_RAM,               /* RAM has been sent */
+    TLM_MARK_SWITCHOVER,        /* nobody has to be waited for any more */
     TLM_MARK_DEVICE,            /* the device state has been sent */
     TLM_MARK_END,
     TLM_MARKS
@@ -82,6 +83,8 @@ enum {
 typedef struct TlmState {
     /* Written under the BQL by setup and cleanup */
     bool running;
+    /* Written under the BQL when a migration starts */
+    bool left_out;              /* it cannot go by TLM, and need not */
 
     /*
      * Coordinator; workers read it inside an epoch only, when it does not
@@ -107,7 +110,6 @@ typedef struct TlmState {
     uint64_t epoch_begin_bytes, epoch_begin_pages, epoch_begin_zero_pages;
     int64_t epoch_begin_paused_ns;
     bool switchover_due;
-    bool bound_lost;            /* said to be out of reach */
     unsigned bound_doubts;      /* epochs in a row that think differently */
     uint64_t stopped_pages;     /* sent when the guest was stopped */
     TlmPlanner *planner;
@@ -131,10 +133,12 @@ typedef struct TlmState {
     bool cancelled;
     bool switchover_requested;
     bool switchover_noticed;    /* the planner has been asked about it */
+    bool bound_lost;            /* said to be out of reach */
     TlmPacer pacer;
     unsigned batch_pages;
     bool valid;                 /* there is something to show */
     TlmPlanDecision plan;
+    int64_t plan_ns;            /* when that was decided */
     TlmLedgerCounts shown_counts;
     int64_t shown_sync_ns;
     double shown_speed;
@@ -150,6 +154,10 @@ void tlm_mark(int mark);
 void tlm_owe_less(unsigned long pages);
 /* sample.c; coordinator, no locks: asks the planner */
 void tlm_ask_planner(TlmPlanDecision *decision);
+/*
+ * The same; main loop: the bound has passed, and nobody has said so yet.
+ */
+void tlm_tell_bound_passed(uint64_t bound_ms, int64_t elapsed_ms);
 uint64_t tlm_pages_sent(void);
 /* epoch.c; coordinator */
 bool tlm_layout_unchanged(void);
@@ -184,9 +192,17 @@ void tlm_placement_end(void);
 double tlm_placement_share(void);
 double tlm_placement_lost_ns(void);
 void tlm_placement_fill_info(MigrationTlmInfo *t);
+/* connect.c; BQL held */
+void tlm_connect_begin(void);
+void tlm_connect_end(void);
+void tlm_connect_cancel(void);
+bool tlm_connect_pending(void);
 /* watchdog.c */
 void tlm_watchdog_start(void);
+void tlm_watchdog_commit(void);
 void tlm_watchdog_stop(void);
+void tlm_sending_begin(void);
+void tlm_sending_end(void);
 /* throttle.c */
 void tlm_throttle_set(double speed);
 void tlm_throttle_end(bool keep_paused);

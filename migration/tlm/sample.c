@@ -65,16 +65,37 @@ static int64_t hot_ns(int64_t now_ns)
 static void tell_bound(const TlmPlanParams *params,
                        const TlmPlanDecision *decision)
 {
-    if (decision->bound_reachable != tlm.bound_lost) {
-        tlm.bound_doubts = 0;
-    } else if (++tlm.bound_doubts >= BOUND_DOUBTS ||
-               decision->action != TLM_PLAN_CONTINUE) {
-        tlm.bound_doubts = 0;
-        tlm.bound_lost = !decision->bound_reachable;
+    bool tell = false;
+
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        if (decision->bound_reachable != tlm.bound_lost) {
+            tlm.bound_doubts = 0;
+        } else if (++tlm.bound_doubts >= BOUND_DOUBTS ||
+                   decision->action != TLM_PLAN_CONTINUE) {
+            tlm.bound_doubts = 0;
+            tlm.bound_lost = !decision->bound_reachable;
+            tell = true;
+        }
+    }
+    if (tell) {
         qapi_event_send_migration_tlm_bound(params->time_bound_ms,
                                             decision->bound_reachable,
                                             decision->smallest_bound_ms);
     }
+}
+
+void tlm_tell_bound_passed(uint64_t bound_ms, int64_t elapsed_ms)
+{
+    uint64_t smallest_ms;
+
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        if (tlm.bound_lost) {
+            return;
+        }
+        tlm.bound_lost = true;
+        smallest_ms = MAX(tlm.plan.smallest_bound_ms, (uint64_t)elapsed_ms);
+    }
+    qapi_event_send_migration_tlm_bound(bound_ms, false, smallest_ms);
 }
 
 void tlm_ask_planner(TlmPlanDecision *decision)
@@ -128,6 +149,7 @@ void tlm_ask_planner(TlmPlanDecision *decision)
                    decision->predicted_downtime_ms);
     WITH_QEMU_LOCK_GUARD(&tlm.lock) {
         tlm.plan = *decision;
+        tlm.plan_ns = now_ns;
         tlm.shown_counts = tlm.counts;
         tlm.shown_sync_ns = tlm.sync_ns;
         tlm.shown_speed = sample.guest_speed;

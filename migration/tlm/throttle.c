@@ -8,10 +8,18 @@
  * run for a share of every period.  The guest sees stolen time: its clocks
  * run on, its timers are late.
  *
- * Only the main loop pauses and resumes: so do a reset and whoever else
- * pauses the vCPUs for a while, and a resume in the middle of that would
- * be fatal.  Whoever stops the VM for good (switchover, QMP "stop") wins:
- * resume_all_vcpus() does nothing unless the run state is "running".
+ * Others pause and resume the vCPUs as well: a reset, "stop" and "cont", the
+ * switchover, a vCPU that patches the guest's code (vapic.c).  There is
+ * one flag for all of them, so:
+ *
+ *   - This code never waits for the vCPUs.  Somebody may resume them before
+ *     they have paused, and the wait would have no end.  It asks, kicks, and
+ *     looks again.  Found running again, they are asked again.
+ *   - It resumes only vCPUs that it has seen paused, all of them, at an
+ *     earlier look.  If one of them is not paused, that one may itself be
+ *     waiting for the others: to resume them would make it wait for ever.
+ *   - Whoever stops the VM for good (switchover, QMP "stop") wins:
+ *     resume_all_vcpus() does nothing unless the run state is "running".
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -20,7 +28,9 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
+#include "hw/core/cpu.h"
 #include "system/cpus.h"
+#include "system/runstate.h"
 #include "internal.h"
 #include "trace.h"
 
@@ -28,13 +38,17 @@
 #define PERIOD_MAX_NS (500 * SCALE_MS)
 /* The kernel's timers and the BQL make a shorter pulse meaningless */
 #define PULSE_MIN_NS (1 * SCALE_MS)
+/* Until vCPUs that were asked to pause are looked at; they take less */
+#define LOOK_NS (1 * SCALE_MS)
 
 static struct {
     QEMUTimer *timer;           /* of the main loop */
-    bool paused;                /* by us; BQL */
-    bool pausing;               /* the main loop waits for the vCPUs; BQL */
-    QemuCond done_pausing;      /* BQL */
-    bool ended;                 /* the VM is being stopped; BQL */
+    enum {
+        RUN,                    /* the vCPUs are left alone */
+        ASKED,                  /* to pause, but not seen paused yet */
+        PAUSED,                 /* seen paused, all of them */
+    } state;                    /* BQL */
+    int64_t until_ns;           /* BQL; when the pause is to end */
     QemuMutex lock;             /* taken inside the BQL; protects the rest */
     double speed;               /* wanted, 0..1 */
     int64_t paused_ns;          /* sum, all ended pauses */
@@ -44,65 +58,140 @@ static struct {
 static void __attribute__((constructor)) throttle_init(void)
 {
     qemu_mutex_init(&throttle.lock);
-    qemu_cond_init(&throttle.done_pausing);
     throttle.speed = 1;
 }
 
-/* Ends the pause, or begins one, for the books */
-static void account(bool pause)
+/* For the books: a pause begins now, and none has begun before */
+static void count_from_now(void)
+{
+    QEMU_LOCK_GUARD(&throttle.lock);
+    throttle.pause_begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+/* For the books: the pause ends, if there is one */
+static void count_to_now(void)
 {
     int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 
     QEMU_LOCK_GUARD(&throttle.lock);
-    if (pause && !throttle.pause_begin_ns) {
-        throttle.pause_begin_ns = now_ns;
-    } else if (!pause && throttle.pause_begin_ns) {
+    if (throttle.pause_begin_ns) {
         throttle.paused_ns += now_ns - throttle.pause_begin_ns;
         throttle.pause_begin_ns = 0;
     }
 }
 
+static bool all_paused(void)
+{
+    CPUState *cpu;
+
+    CPU_FOREACH(cpu) {
+        if (!cpu->stopped) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool none_asked(void)
+{
+    CPUState *cpu;
+
+    CPU_FOREACH(cpu) {
+        if (cpu->stop || cpu->stopped) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* As pause_all_vcpus() begins */
+static void ask_to_pause(void)
+{
+    CPUState *cpu;
+
+    qemu_clock_enable(QEMU_CLOCK_VIRTUAL, false);
+    CPU_FOREACH(cpu) {
+        if (!cpu->stopped) {
+            cpu->stop = true;
+            qemu_cpu_kick(cpu);
+        }
+    }
+    throttle.state = ASKED;
+    count_from_now();
+}
+
+static void leave_alone(void)
+{
+    throttle.state = RUN;
+    count_to_now();
+}
+
+/*
+ * The vCPUs were asked to pause.  @over: they may run again.  Returns how
+ * long until the next look, in ns; 0: they run.
+ */
+static int64_t look(int64_t now_ns, bool over)
+{
+    if (!all_paused()) {
+        /* They take their time, or somebody has resumed them */
+        if (over && none_asked()) {
+            leave_alone();
+            return 0;
+        }
+        if (throttle.state == PAUSED) {
+            count_to_now();
+        }
+        ask_to_pause();
+        return LOOK_NS;
+    }
+    if (throttle.state == ASKED) {
+        throttle.state = PAUSED;
+    } else if (over) {
+        resume_all_vcpus();
+        leave_alone();
+        return 0;
+    }
+    return throttle.until_ns - now_ns;
+}
+
 /* Main loop, BQL held */
 static void throttle_tick(void *opaque)
 {
-    int64_t run_ns, next_ns;
+    int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int64_t run_ns, pause_ns, next_ns;
     double speed;
 
     WITH_QEMU_LOCK_GUARD(&throttle.lock) {
         speed = throttle.speed;
     }
-    if (speed >= 1) {
-        if (throttle.paused) {
-            throttle.paused = false;
-            resume_all_vcpus();
-            account(false);
-        }
+    if (speed >= 1 && throttle.state == RUN) {
         return;
     }
-
     run_ns = MAX(PULSE_MIN_NS, (int64_t)(PERIOD_NS * speed));
-    if (speed > 0 && throttle.paused) {
-        throttle.paused = false;
-        resume_all_vcpus();
-        account(false);
-        next_ns = run_ns;
+    pause_ns = speed > 0 ? MIN(run_ns / speed, PERIOD_MAX_NS) - run_ns :
+                           PERIOD_NS;
+
+    if (!runstate_is_running()) {
+        /* Whoever starts the VM again starts all vCPUs */
+        leave_alone();
+        next_ns = PERIOD_NS;
+    } else if (throttle.state == RUN) {
+        throttle.until_ns = now_ns + pause_ns;
+        ask_to_pause();
+        next_ns = LOOK_NS;
     } else {
-        /* At speed 0, again and again: "stop" and "cont" may come between */
-        throttle.pausing = true;
-        pause_all_vcpus();
-        throttle.pausing = false;
-        throttle.paused = true;
-        qemu_cond_broadcast(&throttle.done_pausing);
-        if (throttle.ended) {
-            return;             /* since: it waits without the BQL */
+        if (speed <= 0) {
+            throttle.until_ns = now_ns + pause_ns;
         }
-        account(true);
-        next_ns = speed > 0 ? MIN(run_ns / speed, PERIOD_MAX_NS) - run_ns :
-                              PERIOD_NS;
+        next_ns = look(now_ns, speed >= 1 || now_ns >= throttle.until_ns);
+        if (throttle.state == RUN) {
+            next_ns = run_ns;   /* the tick after it finds if that is all */
+        }
     }
-    /* Unless it is due earlier: set while this waited for the vCPUs */
+    /* Unless it is due earlier: set while this was busy */
     timer_mod_anticipate_ns(throttle.timer,
-                            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + next_ns);
+                            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
+                            MAX(next_ns, LOOK_NS));
 }
 
 /*
@@ -129,22 +218,15 @@ void tlm_throttle_set(double speed)
 /*
  * End it.  With @keep_paused the vCPUs stay as they are, because the caller
  * is about to stop the VM, and the pause is over for the books: from here
- * on it counts as downtime.  A main loop that is waiting for the vCPUs to
- * pause is waited for: if the VM were stopped and, on an error, started
- * meanwhile, it would wait for ever.  Else the main loop sees to it that they
- * run at full speed, if the VM is running.  Called without the BQL;
- * idempotent.
+ * on it counts as downtime.  Else the main loop sees to it that they run at
+ * full speed, if the VM is running.  Called without the BQL; idempotent.
  */
 void tlm_throttle_end(bool keep_paused)
 {
     if (keep_paused) {
         bql_lock();
-        throttle.ended = true;
         timer_del(throttle.timer);
-        while (throttle.pausing) {
-            qemu_cond_wait_bql(&throttle.done_pausing);
-        }
-        account(false);
+        count_to_now();
         bql_unlock();
         return;
     }
@@ -161,7 +243,6 @@ void tlm_throttle_reset(void)
         throttle.timer = timer_new_ns(QEMU_CLOCK_REALTIME, throttle_tick,
                                       NULL);
     }
-    throttle.ended = false;
     QEMU_LOCK_GUARD(&throttle.lock);
     throttle.speed = 1;
     throttle.paused_ns = 0;

@@ -8,10 +8,13 @@
  *   ram_save_iterate   -> tlm_ram_iterate    one epoch each, until the
  *                                            planner says: stop the guest
  *   migration_completion                     stops the guest
- *   ram_save_complete  -> tlm_ram_complete   stage stop: the rest, over all
- *                                            channels; QEMU's own code then
- *                                            syncs once more and sends what
- *                                            it finds, as always
+ *                      -> tlm_send_rest      stage stop: the rest, over all
+ *                                            channels, in one more section
+ *   migration_switchover_start               waits for the manager, if told
+ *                      -> tlm_switchover_allowed
+ *                                            to; makes the images inactive
+ *   ram_save_complete                        QEMU's own code syncs once more
+ *                                            and sends what it finds
  *   ram_save_cleanup   -> tlm_ram_cleanup
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -33,6 +36,7 @@
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
+#include "migration/savevm.h"
 #include "internal.h"
 #include "trace.h"
 
@@ -43,7 +47,8 @@ TlmState tlm;
 
 bool migrate_tlm(void)
 {
-    return migrate_get_current()->capabilities[MIGRATION_CAPABILITY_TLM];
+    return migrate_get_current()->capabilities[MIGRATION_CAPABILITY_TLM] &&
+           !tlm.left_out;
 }
 
 bool tlm_running(void)
@@ -64,6 +69,11 @@ void tlm_owe_less(unsigned long pages)
 
     stat64_set(&tlm.owed_pages, owed);
     ram_set_dirty_pages(owed);
+}
+
+uint64_t tlm_bytes_remaining(void)
+{
+    return stat64_get(&tlm.owed_pages) << tlm.page_bits;
 }
 
 static void set_stage(MigrationTlmStage stage)
@@ -151,6 +161,7 @@ void tlm_ram_setup(void)
         tlm_pacer_init(&tlm.pacer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME),
                        migration_transferred_bytes());
     }
+    tlm_connect_end();
     set_stage(MIGRATION_TLM_STAGE_SETUP);
     tlm_throttle_reset();
     tlm.page_bits = qemu_target_page_bits();
@@ -278,6 +289,37 @@ static bool can_go_on(void)
     return false;
 }
 
+/*
+ * Stage stop, inside of a RAM section like any epoch; no locks.  All that is
+ * owed goes over all channels.
+ */
+static int send_all_owed(QEMUFile *f)
+{
+    Error *err = NULL;
+    int ret;
+
+    tlm_epoch_arm();
+    ret = tlm_epoch_run(INT64_MAX, false);
+    if (!ret && stat64_get(&tlm.owed_pages)) {
+        /* Rather no migration than one that lacks a page */
+        error_setg(&err, "%" PRIu64 " pages are still owed at the end of "
+                   "stage stop", stat64_get(&tlm.owed_pages));
+        migrate_set_error(migrate_get_current(), err);
+        error_free(err);
+        ret = -EIO;
+    }
+    tlm_sending_begin();
+    if (!ret) {
+        ret = multifd_send_sync_main(MULTIFD_SYNC_LOCAL);
+    }
+    if (!ret) {
+        tlm_drain();
+        ret = end_of_section(f);
+    }
+    tlm_sending_end();
+    return ret;
+}
+
 int tlm_ram_iterate(QEMUFile *f)
 {
     MigrationState *s = migrate_get_current();
@@ -285,6 +327,10 @@ int tlm_ram_iterate(QEMUFile *f)
     Error *err = NULL;
     int ret = 0;
 
+    if (tlm.stage == MIGRATION_TLM_STAGE_STOP) {
+        ret = send_all_owed(f);
+        return ret == -ECANCELED ? 0 : ret;
+    }
     if (tlm.stage == MIGRATION_TLM_STAGE_SETUP) {
         tlm_mark(TLM_MARK_LIVE);
         tlm.epoch_begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
@@ -329,7 +375,9 @@ int tlm_ram_iterate(QEMUFile *f)
         return 0;               /* QEMU sees it by the status */
     }
     if (!ret) {
+        tlm_sending_begin();
         ret = end_of_section(f);
+        tlm_sending_end();
     }
     if (tlm.epoch_timed_out) {
         /* The channels had something to send until they were drained */
@@ -346,28 +394,19 @@ bool tlm_switchover_due(void)
     return tlm.switchover_due;
 }
 
-int tlm_ram_complete(QEMUFile *f)
+int tlm_send_rest(QEMUFile *f)
 {
-    Error *err = NULL;
     int ret;
 
+    if (!tlm.running) {
+        return 0;
+    }
     tlm_mark(TLM_MARK_STOPPED);
     tlm.stopped_pages = ram_get_total_transferred_pages();
     set_stage(MIGRATION_TLM_STAGE_STOP);
     if (!can_go_on()) {
         return -EINVAL;
     }
-    if (migrate_multifd_flush_after_each_section()) {
-        /* No flush inside of a section: leave it all to QEMU's own code */
-        WITH_QEMU_LOCK_GUARD(ram_bitmap_mutex()) {
-            for (unsigned i = 0; i < tlm.nr_blocks; i++) {
-                tlm_ledger_give_back(&tlm.blocks[i].ledger);
-            }
-        }
-        tlm_mark(TLM_MARK_SYNCED);
-        return 0;
-    }
-
     ret = tlm_epoch_sync();
     if (ret < 0) {
         return ret;
@@ -375,30 +414,46 @@ int tlm_ram_complete(QEMUFile *f)
     tlm_mark(TLM_MARK_SYNCED);
 
     /*
-     * The guest is stopped, but this can take long: do not stall QMP.  If
-     * something writes to guest RAM in the meantime, the caller's sync,
-     * under the BQL, finds it.
+     * The guest is stopped, but this can take long: do not stall QMP.  It
+     * comes before the images are made inactive, so that whatever the main
+     * loop does meanwhile is no worse than in pre-switchover.  If something
+     * writes to guest RAM, the sync of ram_save_complete() finds it.
      */
     bql_unlock();
-    tlm_epoch_arm();
-    ret = tlm_epoch_run(INT64_MAX, false);
-    if (!ret && stat64_get(&tlm.owed_pages)) {
-        /* Rather no migration than one that lacks a page */
-        error_setg(&err, "%" PRIu64 " pages are still owed at the end of "
-                   "stage stop", stat64_get(&tlm.owed_pages));
+    migration_rate_reset();
+    ret = qemu_savevm_state_iterate(f, false);
+    bql_lock();
+    if (ret < 0) {
+        return ret;
+    }
+    if (tlm.cancelled) {
+        return -ECANCELED;
+    }
+    tlm_mark(TLM_MARK_RAM);
+    if (migrate_pause_before_switchover()) {
+        set_stage(MIGRATION_TLM_STAGE_PRE_SWITCHOVER);
+    }
+    return 0;
+}
+
+bool tlm_switchover_allowed(void)
+{
+    Error *err = NULL;
+
+    if (!tlm.running) {
+        return true;
+    }
+    if (!runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+        error_setg(&err, "The guest was started after it had been stopped "
+                   "for the switchover; its run state is '%s'",
+                   RunState_str(runstate_get()));
         migrate_set_error(migrate_get_current(), err);
         error_free(err);
-        ret = -EIO;
+        return false;
     }
-    if (!ret) {
-        ret = multifd_send_sync_main(MULTIFD_SYNC_LOCAL);
-    }
-    if (!ret) {
-        tlm_drain();
-        ret = multifd_ram_flush_and_sync(f);
-    }
-    bql_lock();
-    return ret;
+    tlm_mark(TLM_MARK_SWITCHOVER);
+    set_stage(MIGRATION_TLM_STAGE_DEVICE);
+    return true;
 }
 
 void tlm_ram_completed(void)
@@ -406,8 +461,7 @@ void tlm_ram_completed(void)
     if (!tlm.running) {
         return;
     }
-    tlm_mark(TLM_MARK_RAM);
-    tlm_watchdog_stop();
+    tlm_watchdog_commit();
     /* With what QEMU's own code has sent, and all of it has been */
     stat64_set(&tlm.stop_pages, ram_get_total_transferred_pages() -
                                 tlm.stopped_pages);
@@ -434,6 +488,7 @@ void tlm_finished(void)
 void tlm_cancel(void)
 {
     if (!tlm.running) {
+        tlm_connect_cancel();
         return;
     }
     WITH_QEMU_LOCK_GUARD(&tlm.lock) {

@@ -17,6 +17,7 @@
 #define QEMU_MIGRATION_TLM_H
 
 #include "qapi/qapi-types-migration.h"
+#include "io/channel.h"
 
 /* The user has asked for TLM */
 bool migrate_tlm(void);
@@ -28,21 +29,24 @@ bool migrate_tlm(void);
  */
 bool tlm_running(void);
 
-/* Before a migration starts; BQL held.  False with @errp set: refused. */
-bool tlm_check_start(Error **errp);
+/*
+ * Before a migration to @addr starts; BQL held.  False with @errp set:
+ * refused.
+ */
+bool tlm_check_start(const MigrationAddress *addr, Error **errp);
 /* Capabilities that do not go with TLM */
 bool tlm_check_caps(const bool *caps, Error **errp);
 
 /*
  * Called by ram.c.  setup: BQL held, the bitmaps are initialised and the
- * dirty log is on.  iterate: migration thread, no locks; one epoch.
- * complete: BQL held, VM stopped; drops the BQL while it sends.
+ * dirty log is on.  iterate: migration thread, no locks; one epoch, or
+ * all of stage stop; returns 0 or a negative errno.
  * cleanup: BQL held, before the bitmaps go.
- * iterate and complete return 0 or a negative errno.
  */
 void tlm_ram_setup(void);
 int tlm_ram_iterate(QEMUFile *f);
-int tlm_ram_complete(QEMUFile *f);
+/* What is owed, as ram.remaining: never more than there is; no locks */
+uint64_t tlm_bytes_remaining(void);
 /* All of RAM is queued; BQL held */
 void tlm_ram_completed(void);
 void tlm_ram_cleanup(void);
@@ -52,6 +56,26 @@ void tlm_free_page_hint(RAMBlock *rb, unsigned long start,
 
 /* Called by migration.c */
 bool tlm_switchover_due(void);
+/*
+ * The guest has just been stopped, its images are still active: sends the
+ * rest of RAM.  BQL held; dropped meanwhile.  0 or a negative errno.
+ */
+int tlm_send_rest(QEMUFile *f);
+/*
+ * Whoever had to be waited for has let the switchover go on; BQL held, and
+ * kept until the device state is saved.  False: the guest runs.
+ */
+bool tlm_switchover_allowed(void);
+/*
+ * A channel to the destination has been opened, and may have to shake hands
+ * yet.  Called by channel.c and multifd.c; BQL held.
+ */
+void tlm_connecting(QIOChannel *ioc);
+/*
+ * The main channel is connected, or not, and its handshake done.  True: too
+ * late, the migration is over; the channel is closed then.  BQL held.
+ */
+bool tlm_connect_dropped(MigrationState *s);
 /* migrate_cancel; BQL held: wakes up whoever waits for a channel */
 void tlm_cancel(void);
 /* The device state is on the wire; BQL held */

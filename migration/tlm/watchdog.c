@@ -1,15 +1,17 @@
 /*
- * TLM: looks after a migration that stands still
+ * TLM: looks after a migration that stands still, and after its bound
  *
  * A thread that waits for a network that is gone keeps the coordinator from
  * asking the planner.  The main loop sees to it that a guest which has been
  * slowed down runs meanwhile, and that the migration ends if the user would
- * rather have it cancelled than overrun its bound (tlm-bound-action).
+ * rather have it cancelled than overrun its bound (tlm-bound-action).  It
+ * says so when the bound passes, whatever the coordinator waits for.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include "qemu/atomic.h"
 #include "qemu/lockable.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
@@ -24,14 +26,50 @@
 /* For as long: the network is gone */
 #define STALLED_MS 2000
 
-/* All under the BQL */
 static struct {
+    int sending;                /* threads in a write that may block; atomic */
+    /* All under the BQL */
     QEMUTimer *timer;           /* of the main loop; NULL: not on duty */
     uint64_t sent;              /* bytes, less what the kernel has queued */
     int64_t since_ms;           /* when that was reached */
+    bool committed;             /* the destination may own the guest */
 } watchdog;
 
-static void give_up(MigrationState *s, uint64_t bound_ms, int64_t stalled_ms)
+/*
+ * Around whatever waits until a channel has taken something.  A long sync
+ * of the dirty log, or a wait for the bandwidth cap, is no stall; a file
+ * or a socket that takes nothing is one, whether or not the kernel can
+ * tell what it has queued.  Any thread, no locks.
+ */
+void tlm_sending_begin(void)
+{
+    qatomic_inc(&watchdog.sending);
+}
+
+void tlm_sending_end(void)
+{
+    qatomic_dec(&watchdog.sending);
+}
+
+/*
+ * The manager that was to say "migrate-continue" has not: the guest, which
+ * is stopped, goes on at the source.
+ */
+static void give_up_wait(MigrationState *s, uint64_t bound_ms)
+{
+    Error *err = NULL;
+
+    error_setg(&err, "The time bound of %" PRIu64 " ms has passed in "
+               "pre-switchover, without 'migrate-continue'", bound_ms);
+    migrate_set_error(s, err);
+    error_free(err);
+    migrate_set_state(&s->state, MIGRATION_STATUS_PRE_SWITCHOVER,
+                      MIGRATION_STATUS_FAILED);
+    qemu_sem_post(&s->pause_sem);
+}
+
+static void give_up_stall(MigrationState *s, uint64_t bound_ms,
+                          int64_t stalled_ms)
 {
     Error *err = NULL;
 
@@ -49,33 +87,53 @@ static void give_up(MigrationState *s, uint64_t bound_ms, int64_t stalled_ms)
     }
 }
 
+/* The bound has passed.  True: there is nothing left to look after. */
+static bool bound_passed(MigrationState *s, uint64_t bound_ms, int64_t now_ms)
+{
+    int64_t stalled_ms = now_ms - watchdog.since_ms;
+
+    tlm_tell_bound_passed(bound_ms, now_ms - s->start_time);
+    if (s->parameters.tlm_bound_action !=
+        MIGRATION_TLM_BOUND_ACTION_CANCEL || watchdog.committed) {
+        return false;
+    }
+    if (s->state == MIGRATION_STATUS_PRE_SWITCHOVER) {
+        give_up_wait(s, bound_ms);
+        return true;
+    }
+    if (stalled_ms >= STALLED_MS) {
+        give_up_stall(s, bound_ms, stalled_ms);
+        return true;
+    }
+    return false;
+}
+
 static void tick(void *opaque)
 {
     MigrationState *s = migrate_get_current();
     int64_t now_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-    uint64_t queued = tlm_queued_bytes();
-    uint64_t sent = migration_transferred_bytes() - queued;
+    uint64_t sent = migration_transferred_bytes() - tlm_queued_bytes();
     uint64_t bound_ms = s->parameters.tlm_time_bound;
+    int64_t deadline_ms = s->start_time + (int64_t)bound_ms;
+    int64_t next_ms = now_ms + TICK_MS;
 
-    /* Before the switchover it is up to the user to let it go on */
-    if (sent != watchdog.sent ||
-        s->state == MIGRATION_STATUS_PRE_SWITCHOVER) {
+    if (tlm.stage == MIGRATION_TLM_STAGE_DONE) {
+        return;
+    }
+    if (sent != watchdog.sent || !qatomic_read(&watchdog.sending)) {
         watchdog.sent = sent;
         watchdog.since_ms = now_ms;
     }
-    /* A long sync of the dirty log is no stall: nothing is queued then */
-    if (queued && now_ms - watchdog.since_ms >= RELEASE_MS &&
+    if (now_ms - watchdog.since_ms >= RELEASE_MS &&
         tlm.stage == MIGRATION_TLM_STAGE_LIVE) {
         tlm_throttle_set(1);
     }
-    if (bound_ms &&
-        s->parameters.tlm_bound_action == MIGRATION_TLM_BOUND_ACTION_CANCEL &&
-        now_ms - watchdog.since_ms >= STALLED_MS &&
-        now_ms - s->start_time >= (int64_t)bound_ms) {
-        give_up(s, bound_ms, now_ms - watchdog.since_ms);
+    if (bound_ms && now_ms < deadline_ms) {
+        next_ms = MIN(next_ms, deadline_ms);
+    } else if (bound_ms && bound_passed(s, bound_ms, now_ms)) {
         return;
     }
-    timer_mod(watchdog.timer, now_ms + TICK_MS);
+    timer_mod(watchdog.timer, next_ms);
 }
 
 /* The channels are set up; BQL held */
@@ -83,11 +141,21 @@ void tlm_watchdog_start(void)
 {
     watchdog.sent = 0;
     watchdog.since_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    watchdog.committed = false;
     watchdog.timer = timer_new_ms(QEMU_CLOCK_REALTIME, tick, NULL);
     timer_mod(watchdog.timer, watchdog.since_ms + TICK_MS);
 }
 
-/* Before the channels go, or the destination may own the guest; BQL held */
+/*
+ * The destination may own the guest from now on: what is left is to tell,
+ * not to give up.  BQL held.
+ */
+void tlm_watchdog_commit(void)
+{
+    watchdog.committed = true;
+}
+
+/* Before the channels go; BQL held */
 void tlm_watchdog_stop(void)
 {
     g_clear_pointer(&watchdog.timer, timer_free);

@@ -26,20 +26,11 @@ static const TlmPick dtx_work[] = {
     tlm_pick_rest, tlm_pick_dirty, tlm_pick_walk, NULL
 };
 
-/*
- * With multifd-flush-after-each-section (machine types before 8.1) QEMU's
- * own code has to send the rest of RAM at the end, over one group.
- */
-static bool one_group(void)
-{
-    return migrate_multifd_flush_after_each_section();
-}
-
 unsigned tlm_channel_group(unsigned id, unsigned channels)
 {
     unsigned dtx = migrate_get_current()->parameters.tlm_dtx_channels;
 
-    if (!migrate_tlm() || one_group()) {
+    if (!migrate_tlm()) {
         return TLM_MTX;
     }
     if (!dtx) {
@@ -97,6 +88,7 @@ static bool worker_pick(const TlmWorker *w, TlmBatch *batch, unsigned max)
 static bool worker_send(TlmWorker *w, const TlmBatch *batch)
 {
     MultiFDPages_t *pages = &w->data->u.ram;
+    bool sent;
 
     multifd_set_payload_type(w->data, MULTIFD_PAYLOAD_RAM);
     pages->block = batch->rb;
@@ -105,7 +97,10 @@ static bool worker_send(TlmWorker *w, const TlmBatch *batch)
     for (unsigned i = 0; i < batch->num; i++) {
         pages->offset[i] = (ram_addr_t)batch->page[i] << tlm.page_bits;
     }
-    return multifd_send_group(&w->data, w->group);
+    tlm_sending_begin();
+    sent = multifd_send_group(&w->data, w->group);
+    tlm_sending_end();
+    return sent;
 }
 
 static void worker_epoch(TlmWorker *w)
@@ -168,7 +163,7 @@ void tlm_workers_start(void)
 
         *w = (TlmWorker) {
             .name = names[i],
-            .group = one_group() ? TLM_MTX : i,
+            .group = i,
             .pick = work[i],
             .data = multifd_send_data_alloc(),
             .page = g_new(unsigned long, multifd_ram_page_count()),
