@@ -14,29 +14,31 @@
 /* The planner may be asked so much later than an epoch and a sync take */
 #define PLAN_LATE_MS 100
 
-/* Time between two marks; 0 if one of them was not reached */
-static int64_t between(int from, int to)
+/* From *@at_us of the downtime to a mark, which becomes *@at_us */
+static uint64_t part_us(const MigrationState *s, int64_t *at_us, int mark)
 {
-    if (!tlm.mark_ns[from] || !tlm.mark_ns[to]) {
-        return 0;
-    }
-    return MAX(0, tlm.mark_ns[to] - tlm.mark_ns[from]);
+    int64_t begin_ns = s->downtime_start * SCALE_MS;
+    int64_t end_us = s->downtime * (SCALE_MS / SCALE_US);
+    int64_t from_us = *at_us;
+
+    /* QEMU's own clock ticks in milliseconds: none may end after it */
+    *at_us = MIN(MAX((tlm.mark_ns[mark] - begin_ns) / SCALE_US, from_us),
+                 end_us);
+    return *at_us - from_us;
 }
 
 /* Its parts add up to the downtime that QEMU itself reports */
 static MigrationTlmDowntime *downtime(const MigrationState *s)
 {
     MigrationTlmDowntime *d = g_new0(MigrationTlmDowntime, 1);
-    int64_t begin_ns = s->downtime_start * SCALE_MS;
+    int64_t at_us = 0;
 
-    d->vm_stop = MAX(0, tlm.mark_ns[TLM_MARK_STOPPED] - begin_ns) / SCALE_US;
-    d->sync = between(TLM_MARK_STOPPED, TLM_MARK_SYNCED) / SCALE_US;
-    d->ram = between(TLM_MARK_SYNCED, TLM_MARK_RAM) / SCALE_US;
-    d->hold = between(TLM_MARK_RAM, TLM_MARK_SWITCHOVER) / SCALE_US;
-    d->device = between(TLM_MARK_SWITCHOVER, TLM_MARK_DEVICE) / SCALE_US;
-    d->switchover = MAX(0, s->downtime * SCALE_MS / SCALE_US -
-                        (int64_t)(d->vm_stop + d->sync + d->ram + d->hold +
-                                  d->device));
+    d->vm_stop = part_us(s, &at_us, TLM_MARK_STOPPED);
+    d->sync = part_us(s, &at_us, TLM_MARK_SYNCED);
+    d->ram = part_us(s, &at_us, TLM_MARK_RAM);
+    d->hold = part_us(s, &at_us, TLM_MARK_SWITCHOVER);
+    d->device = part_us(s, &at_us, TLM_MARK_DEVICE);
+    d->switchover = s->downtime * (SCALE_MS / SCALE_US) - at_us;
     return d;
 }
 

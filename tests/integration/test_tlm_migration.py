@@ -197,7 +197,8 @@ class Observed(TlmCase):
         migration.wait_status(src, 'completed', on_poll=look)
         self.finish(guest, src, dst)
         wait_until(lambda: 'done' in self.stages(src), 30, 'it is done')
-        self.assertEqual(self.stages(src), ['setup', 'live', 'stop', 'done'])
+        self.assertEqual(self.stages(src),
+                         ['setup', 'live', 'stop', 'device', 'done'])
         self.assertGreater(len(progress), 3)
         self.assertEqual(progress, sorted(progress))
         self.assertLess(progress[0], 100)
