@@ -132,7 +132,7 @@ static void show_underway(const MigrationState *s, MigrationTlmInfo *t,
         /* Where nothing is predicted, the time that has passed counts */
         t->slack = (int64_t)t->deadline - MAX((int64_t)t->predicted_total,
                                               elapsed_ms);
-        t->bound_reachable &= elapsed_ms <= (int64_t)t->deadline;
+        t->bound_reachable &= elapsed_ms < (int64_t)t->deadline;
     }
 }
 

@@ -28,6 +28,7 @@
 #include "overcommit.h"
 #include "pacer.h"
 #include "planner.h"
+#include "throttle.h"
 #include "tlm.h"
 
 typedef struct TlmBlock {
@@ -203,10 +204,5 @@ void tlm_watchdog_commit(void);
 void tlm_watchdog_stop(void);
 void tlm_sending_begin(void);
 void tlm_sending_end(void);
-/* throttle.c */
-void tlm_throttle_set(double speed);
-void tlm_throttle_end(bool keep_paused);
-void tlm_throttle_reset(void);
-int64_t tlm_throttle_paused_ns(void);
 
 #endif

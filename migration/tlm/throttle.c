@@ -31,7 +31,7 @@
 #include "hw/core/cpu.h"
 #include "system/cpus.h"
 #include "system/runstate.h"
-#include "internal.h"
+#include "throttle.h"
 #include "trace.h"
 
 #define PERIOD_NS (100 * SCALE_MS)
@@ -147,11 +147,12 @@ static int64_t look(int64_t now_ns, bool over)
     if (throttle.state == ASKED) {
         throttle.state = PAUSED;
     } else if (over) {
+        tlm_tell_guest_paused(throttle.pause_begin_ns);
         resume_all_vcpus();
         leave_alone();
         return 0;
     }
-    return throttle.until_ns - now_ns;
+    return over ? LOOK_NS : throttle.until_ns - now_ns;
 }
 
 /* Main loop, BQL held */
@@ -194,10 +195,6 @@ static void throttle_tick(void *opaque)
                             MAX(next_ns, LOOK_NS));
 }
 
-/*
- * Run the vCPUs at @speed, 0 (paused) to 1 (full).  Returns at once; no
- * locks needed.
- */
 void tlm_throttle_set(double speed)
 {
     double before;
@@ -215,12 +212,6 @@ void tlm_throttle_set(double speed)
     }
 }
 
-/*
- * End it.  With @keep_paused the vCPUs stay as they are, because the caller
- * is about to stop the VM, and the pause is over for the books: from here
- * on it counts as downtime.  Else the main loop sees to it that they run at
- * full speed, if the VM is running.  Called without the BQL; idempotent.
- */
 void tlm_throttle_end(bool keep_paused)
 {
     if (keep_paused) {
@@ -236,7 +227,6 @@ void tlm_throttle_end(bool keep_paused)
     timer_mod_ns(throttle.timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
 }
 
-/* A new migration begins; BQL held */
 void tlm_throttle_reset(void)
 {
     if (!throttle.timer) {
@@ -248,7 +238,6 @@ void tlm_throttle_reset(void)
     throttle.paused_ns = 0;
 }
 
-/* How long the vCPUs have been paused in this migration, in ns */
 int64_t tlm_throttle_paused_ns(void)
 {
     int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
