@@ -187,6 +187,8 @@ void tlm_placement_fill_info(MigrationTlmInfo *t);
 /* watchdog.c */
 void tlm_watchdog_start(void);
 void tlm_watchdog_stop(void);
+/* kvmclock.c */
+void tlm_tell_guest_paused(int64_t since_ns);
 /* throttle.c */
 void tlm_throttle_set(double speed);
 void tlm_throttle_end(bool keep_paused);

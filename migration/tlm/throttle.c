@@ -71,6 +71,9 @@ static void throttle_tick(void *opaque)
     WITH_QEMU_LOCK_GUARD(&throttle.lock) {
         speed = throttle.speed;
     }
+    if (speed > 0 && throttle.paused) {
+        tlm_tell_guest_paused(throttle.pause_begin_ns);
+    }
     if (speed >= 1) {
         if (throttle.paused) {
             throttle.paused = false;

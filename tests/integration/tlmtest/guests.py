@@ -133,6 +133,14 @@ class RomGuest(Guest):
                    f'check={p.err_check:x} last={p.err_last:x}'
         return None
 
+    def told_paused(self, vm):
+        """Of each vCPU, whether its kvmclock (kvmclock=True) says that the
+        guest has been paused.  The guest leaves that as it is."""
+        clocks = vm.read_block(vm.rom_block, mkrom.CLOCK_BASE,
+                               self.vcpus * mkrom.CLOCK_SIZE)
+        return [bool(flags & mkrom.CLOCK_GUEST_STOPPED) for flags in
+                clocks[mkrom.CLOCK_FLAGS::mkrom.CLOCK_SIZE]]
+
     def page_offset(self, vm, page):
         """Where in its RAMBlock a page of the working set is."""
         return self._progress(vm).page_address(page)
