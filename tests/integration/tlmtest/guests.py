@@ -219,6 +219,11 @@ class LinuxGuest(Guest):
                    f'{vm.name}: a heartbeat')
         super().wait_scans(vm, scans, timeout)
 
+    def requests(self, vm):
+        """What each thread that uses the disk (disk=N) has done at least."""
+        lines = re.findall(r'^TLM-GUEST-DISK requests=(\d+)', vm.serial(), re.M)
+        return int(lines[-1]) if lines else 0
+
     def corruption(self, vm):
         m = re.search(r'TLM-GUEST-(CORRUPT|FAILED).*|Kernel panic.*|'
                       r'.*BUG: .*|.*Oops.*', vm.serial())
