@@ -115,7 +115,7 @@ class VhostUserBlk(TlmCase):
 
     def migrate_with_daemon(self):
         """Migrate while requests are in flight; returns what differs after
-        they have ended."""
+        they have ended, and what the source's daemon says."""
         src, dst = self.start_pair(self.serve_by_daemon)
         # Found by env.py
         from qemu.qmp.legacy import QEMUMonitorProtocol
@@ -141,18 +141,21 @@ class VhostUserBlk(TlmCase):
         self.assertIn('return', reply)
         wait_until(lambda: not daemon.cmd_raw('query-block-exports')['return'],
                    30, 'the export has ended')
-        return compare_ram(src, dst)
+        with open(os.path.join(os.path.dirname(self.disk), 'src.log')) as f:
+            return compare_ram(src, dst), f.read()
 
     def test_storage_daemon(self):
         """Not worse than without TLM."""
         self.need(STORAGE_DAEMON)
         self.src_binary, self.src_caps = env.STOCK_QEMU, {}
-        stock = self.migrate_with_daemon()
+        stock, said = self.migrate_with_daemon()
         self.doCleanups()
         del self.src_binary, self.src_caps
-        tlm = self.migrate_with_daemon()
-        print(f'{self.id()}: stock: {stock}\n{self.id()}: TLM: {tlm}')
-        if not stock.equal():
+        tlm, _ = self.migrate_with_daemon()
+        print(f'{self.id()}: stock: {stock}\n{said}\n{self.id()}: TLM: {tlm}')
+        # A late request's pages may happen to be sent after it has ended:
+        # the daemon stumbles over the guest's closed eventfd all the same
+        if not stock.equal() or 'vu_panic' in said:
             # Of each thread's request the data and the status; and the ring
             self.assertLessEqual(tlm.differing, 2 * THREADS + 1, str(tlm))
             self.skipTest('TODO: the daemon writes after its stop, without '
