@@ -40,9 +40,10 @@ class Throttled(TlmCase):
                    'the guest is as fast as before')
 
     def begin(self, accel='tcg', channels=2, wire=False, link=Loopback,
-              **params):
+              vcpus=1, kvmclock=False, **params):
         """Returns when the guest is throttled."""
-        self.guest = guest = RomGuest(ws_mb=192)
+        self.guest = guest = RomGuest(ws_mb=192, vcpus=vcpus,
+                                      kvmclock=kvmclock)
         self.src = src = self.start_source(guest, accel, link)
         # A scan of its memory counts for nothing: longer than one, and the
         # best of some
@@ -107,6 +108,46 @@ class Throttled(TlmCase):
             time.sleep(0.5)
             self.src.qmp('migrate_cancel')
         self.check_after(act, 'cancelled')
+
+    def wait_lost(self, ms):
+        """Wait until the guest has lost so much more time."""
+        def lost():
+            info = self.src.qmp('query-migrate')
+            self.assertNotIn(info['status'], migration.FINAL)
+            return info.get('tlm', {}).get('lost-work', 0)
+        before = lost()
+        wait_until(lambda: lost() >= before + ms, 60,
+                   f'{ms} ms of the guest are lost')
+
+    def test_long_pause_is_told(self):
+        """Else Linux reports soft lockups, as of a CPU that hangs."""
+        # So little that next to nothing is left of the guest's speed
+        self.begin('kvm', vcpus=2, kvmclock=True, max_bandwidth=MB // 8)
+        self.wait_lost(4000)
+        self.src.qmp('migrate_cancel')
+        migration.wait_status(self.src, 'cancelled', timeout=30)
+        self.wait_full_speed()
+        wait_until(lambda: all(self.guest.told_paused(self.src)), 10,
+                   'each vCPU is told that it was paused')
+        self.assert_runs_on(self.guest, self.src)
+
+    def test_pulses_are_not_told(self):
+        """The guest would not notice a hang of its own."""
+        # The pass takes a minute: most pages are clean
+        self.guest = guest = RomGuest(ws_mb=64, vcpus=2, rate=200,
+                                      kvmclock=True)
+        self.src = src = self.start_source(guest, 'kvm')
+        self.dst = self.start_destination(guest, 'kvm')
+        address, _ = self.connect(
+            src, self.dst, max_bandwidth=MB, tlm_overcommit_method='throttle',
+            tlm_overcommit=[{'progress': 0, 'cpus': 1}])
+        migration.start(src, *address)
+        self.wait_lost(3000)
+        self.assertEqual(guest.told_paused(src), [False, False])
+        src.qmp('migrate_cancel')
+        migration.wait_status(src, 'cancelled', timeout=30)
+        self.assert_runs_on(guest, src)
+        self.assertEqual(guest.told_paused(src), [False, False])
 
     def test_converge_off(self):
         """No longer wanted, while the migration goes on."""

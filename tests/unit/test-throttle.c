@@ -15,7 +15,7 @@ static int64_t now_ns;
 static bool clock_on = true;
 static QEMUTimer *timer;
 static unsigned asked, resumed;
-static int64_t told_ns;         /* of the pause that the guest was told of */
+static int64_t told_ns;         /* longest pause that the guest was told of */
 
 int64_t qemu_clock_get_ns(int clock)
 {
@@ -82,7 +82,7 @@ bool runstate_is_running(void)
 
 void tlm_tell_guest_paused(int64_t since_ns)
 {
-    told_ns = now_ns - since_ns;
+    told_ns = MAX(told_ns, now_ns - since_ns);
 }
 
 static bool paused(void)

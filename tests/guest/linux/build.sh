@@ -3,13 +3,13 @@
 #
 # Make the Linux test guest: Debian's cloud kernel (taken from the package,
 # nothing is installed) and an initramfs with one program, init.c, and the
-# module that drives a virtio balloon.
+# modules that drive a virtio balloon and a virtio disk.
 #
 #   tests/guest/linux/build.sh
 #
 # prints the directory that holds vmlinuz and initramfs.gz, below the cache
 # ($TLM_CACHE, by default ~/.cache/tlm-qemu). TLM_GUEST_KERNEL names a bzImage
-# to use instead of Debian's, without the module then. Needs gcc and libc6-dev
+# to use instead of Debian's, without the modules then. Needs gcc and libc6-dev
 # (static libc).
 #
 # Start it with
@@ -21,14 +21,15 @@
 # tlm.beat=MS between two lines of output (100) tlm.scan=MS between two checks
 # of the whole set (2000; 0: none) tlm.start=MS before the first write (0)
 # tlm.litter=MiB to fill and give back before that (0) tlm.churn=MiB to take,
-# fill, check and give back all the time (0)
+# fill, check and give back all the time (0) tlm.disk=N threads that write to
+# /dev/vda and check it (0)
 
 set -u
 here=$(cd "$(dirname "$0")" && pwd -P)
 . "$here/../../../scripts/lib/common.sh"
 . "$here/kernel.sh"
 
-[ $# -eq 0 ] || { sed -n '4,26s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+[ $# -eq 0 ] || { sed -n '4,27s/^# \{0,1\}//p' "$0" >&2; exit 1; }
 
 dir=$TLM_CACHE/guest
 mkdir -p "$dir" || die "cannot create $dir"
@@ -37,13 +38,19 @@ mkdir -p "$dir" || die "cannot create $dir"
 exec 9>"$dir/.lock"
 flock 9 || die "cannot lock $dir"
 
+wanted='virtio_balloon virtio_blk'
+
 fetch_kernel() {
-    local tmp=$dir/kernel.new
+    local tmp=$dir/kernel.new module
     unpack_kernel "$tmp"
     rm -rf "$dir/modules"
     mkdir "$dir/modules" || exit 1
     # A kernel that has it built in needs no module
-    find "$tmp" -name 'virtio_balloon.ko*' -exec cp -t "$dir/modules" {} + &&
+    for module in $wanted; do
+        find "$tmp" -name "$module.ko*" -exec cp -t "$dir/modules" {} + ||
+            exit 1
+    done
+    echo "$wanted" >"$dir/modules/wanted" &&
         cp "$kernel_image" "$dir/vmlinuz.new" &&
         mv "$dir/vmlinuz.new" "$dir/vmlinuz" &&
         cp "$tmp/usr/share/doc/$kernel_package/copyright" \
@@ -56,7 +63,7 @@ if [ -n "${TLM_GUEST_KERNEL:-}" ]; then
         die "cannot link $TLM_GUEST_KERNEL"
     rm -rf "$dir/modules"
 elif [ -L "$dir/vmlinuz" ] || [ ! -s "$dir/vmlinuz" ] ||
-     [ ! -d "$dir/modules" ]; then
+     [ "$(cat "$dir/modules/wanted" 2>/dev/null)" != "$wanted" ]; then
     rm -f "$dir/vmlinuz"
     (fetch_kernel) || exit 1
 fi

@@ -8,9 +8,10 @@
  *   TLM-GUEST beat=N ms=CLOCK passes=N pages=N scans=N
  *   TLM-GUEST-CORRUPT page=N word=N want=X got=X counter=N
  *   TLM-GUEST-CHURN rounds=N
+ *   TLM-GUEST-DISK requests=N
  *
- * passes and scans are those of the slowest thread.  After a mismatch the
- * writers stop and the message is repeated, so that it cannot be missed.
+ * passes, scans and requests are those of the slowest thread.  After a mismatch
+ * the writers stop and the message is repeated, so that it cannot be missed.
  *
  * As in the firmware-ROM guest each page carries values computed from page
  * number and counter, and a table outside the set holds the counter each
@@ -43,6 +44,7 @@
 #define PAGE_WORDS (PAGE_SIZE / sizeof(uint64_t))
 #define BATCH 64                /* pages between two looks at the clock */
 #define MAX_THREADS 64
+#define DISK_BLOCKS 256         /* of 4 KiB, for each thread */
 
 typedef struct Settings {
     uint64_t ws;                /* MiB */
@@ -57,6 +59,8 @@ typedef struct Settings {
     uint64_t litter;            /* MiB to fill and give back before that */
     uint64_t churn;             /* MiB to take, fill, check and give back,
                                    again and again */
+    uint64_t disk;              /* threads that write to the disk and check
+                                   what they read back */
     char pattern[16];           /* seq, uniform, hotcold */
 } Settings;
 
@@ -74,7 +78,13 @@ typedef struct Writer {
     _Atomic uint64_t pages, passes, scans;
 } Writer;
 
+typedef struct DiskUser {
+    pthread_t thread;
+    _Atomic uint64_t requests;
+} DiskUser;
+
 static Writer writers[MAX_THREADS];
+static DiskUser disk_users[MAX_THREADS];
 static uint64_t *memory;
 static uint32_t *table;
 static uint64_t num_pages;
@@ -132,6 +142,7 @@ static void parse_settings(void)
         { "start", &settings.start },
         { "litter", &settings.litter },
         { "churn", &settings.churn },
+        { "disk", &settings.disk },
     };
     char line[2048] = "", *word, *save, *value;
     FILE *f = fopen("/proc/cmdline", "r");
@@ -171,6 +182,7 @@ static void parse_settings(void)
         die("unknown pattern");
     }
     if (!settings.ws || !settings.threads || settings.threads > MAX_THREADS ||
+        settings.disk > MAX_THREADS ||
         !settings.beat || settings.hot > 100 || settings.share > 100 ||
         settings.words < 2 || settings.words > PAGE_WORDS) {
         die("a setting is out of range");
@@ -404,6 +416,61 @@ static void *churn_main(void *opaque)
     return NULL;
 }
 
+/*
+ * One request at a time, past the guest's cache: a block of this thread's
+ * own is written, or read and compared with what was written last.  Into the
+ * memory that it is read to nobody writes but the disk.
+ */
+static void *disk_main(void *opaque)
+{
+    DiskUser *d = opaque;
+    uint64_t random = UINT64_C(0x9e3779b97f4a7c15) * (d - disk_users + 1);
+    uint32_t counters[DISK_BLOCKS] = {};
+    uint64_t *out = allocate(PAGE_SIZE, "no memory for the disk");
+    uint64_t *in = allocate(DISK_BLOCKS * PAGE_SIZE, "no memory for the disk");
+    uint64_t block, page, want, *p;
+    off_t at;
+    int fd = open("/dev/vda", O_RDWR | O_DIRECT);
+
+    if (fd < 0) {
+        die("no disk");
+    }
+    while (!atomic_load(&stop)) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        block = (random >> 32) % DISK_BLOCKS;
+        page = (d - disk_users) * DISK_BLOCKS + block;
+        at = page * PAGE_SIZE;
+        if (random & 1 || !counters[block]) {
+            out[0] = out[PAGE_WORDS - 1] =
+                word_value(page, ++counters[block], 1);
+            if (pwrite(fd, out, PAGE_SIZE, at) != PAGE_SIZE) {
+                die("cannot write to the disk");
+            }
+        } else {
+            p = in + block * PAGE_WORDS;
+            if (pread(fd, p, PAGE_SIZE, at) != PAGE_SIZE) {
+                die("cannot read from the disk");
+            }
+            want = word_value(page, counters[block], 1);
+            if (p[0] != want || p[PAGE_WORDS - 1] != want) {
+                pthread_mutex_lock(&corrupt_lock);
+                if (!corrupt[0]) {
+                    snprintf(corrupt, sizeof(corrupt), "TLM-GUEST-CORRUPT"
+                             " disk=%" PRIu64 " want=%" PRIx64 " got=%" PRIx64
+                             " %" PRIx64 "\n", page, want, p[0],
+                             p[PAGE_WORDS - 1]);
+                }
+                pthread_mutex_unlock(&corrupt_lock);
+                atomic_store(&stop, true);
+            }
+        }
+        atomic_fetch_add(&d->requests, 1);
+    }
+    return NULL;
+}
+
 int main(void)
 {
     pthread_t churner;
@@ -440,6 +507,12 @@ int main(void)
     if (settings.churn &&
         pthread_create(&churner, NULL, churn_main, NULL)) {
         die("cannot start a thread");
+    }
+    for (i = 0; i < settings.disk; i++) {
+        if (pthread_create(&disk_users[i].thread, NULL, disk_main,
+                           &disk_users[i])) {
+            die("cannot start a thread");
+        }
     }
 
     for (i = 0; i < settings.threads; i++) {
@@ -485,5 +558,15 @@ int main(void)
         say("TLM-GUEST beat=%" PRIu64 " ms=%" PRId64 " passes=%" PRIu64
             " pages=%" PRIu64 " scans=%" PRIu64 "\n", beat,
             now_ns() / 1000000, passes, pages, scans);
+        if (settings.disk) {
+            uint64_t requests = UINT64_MAX;
+
+            for (i = 0; i < settings.disk; i++) {
+                uint64_t n = atomic_load(&disk_users[i].requests);
+
+                requests = n < requests ? n : requests;
+            }
+            say("TLM-GUEST-DISK requests=%" PRIu64 "\n", requests);
+        }
     }
 }

@@ -11,6 +11,8 @@
 #define ROM_SIZE            0x10000
 
 #define TRAMPOLINE_BASE     0x8000      /* startup IPI vector 8 */
+#define CLOCK_BASE          0xc000      /* a kvmclock for each vCPU */
+#define CLOCK_SIZE          0x40
 #define PROGRESS_BASE       0x10000     /* struct progress, host-readable */
 #define PROGRESS_AP_COUNTER 0x0c        /* offset of its ap_counter */
 #define STACK_BASE          0x20000

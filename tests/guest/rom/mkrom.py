@@ -24,7 +24,7 @@ PAGE_SIZE = 4096
 MAGIC = b'TLMROMP1'
 
 PATTERNS = ('seq', 'uniform', 'hotcold', 'window')
-FLAG_VERIFY, FLAG_FILL = 1, 2
+FLAG_VERIFY, FLAG_FILL, FLAG_CLOCK = 1, 2, 4
 
 CFLAGS = ('-m32 -march=i686 -O2 -Wall -Wextra -ffreestanding -fno-pic '
           '-fno-pie -fno-stack-protector -fcf-protection=none '
@@ -42,6 +42,11 @@ PROGRESS_HEAD = struct.Struct('<16I')
 PROGRESS_VCPU = struct.Struct('<Q6I32x')
 PROGRESS_VCPU_OFFSET = 256
 MAX_VCPUS = 64
+# layout.h; the flags of a struct pvclock_vcpu_time_info are its byte 29
+CLOCK_BASE = 0xc000
+CLOCK_SIZE = 0x40
+CLOCK_FLAGS = 29
+CLOCK_GUEST_STOPPED = 2
 PROGRESS_SIZE = PROGRESS_VCPU_OFFSET + MAX_VCPUS * PROGRESS_VCPU.size
 
 
@@ -88,7 +93,7 @@ def table_mb(ws_mb):
 def build_rom(out, ws_mb=64, start_mb=1, pattern='seq', rate=0,
               hot_percent=10, hot_share=90, stride=1, vcpus=1,
               heartbeat_ms=100, scan_ms=2000, tsc_khz=0, verify=True,
-              fill=True, seed=1, image=None):
+              fill=True, kvmclock=False, seed=1, image=None):
     """Write the ROM image for these parameters to the file out."""
     if pattern not in PATTERNS:
         raise ValueError(f'unknown pattern {pattern!r}')
@@ -98,7 +103,8 @@ def build_rom(out, ws_mb=64, start_mb=1, pattern='seq', rate=0,
         raise ValueError(f'vcpus must be 1 to {MAX_VCPUS}')
     if not 1 <= hot_percent <= 100 or not 0 <= hot_share <= 100:
         raise ValueError('percentages out of range')
-    flags = (FLAG_VERIFY if verify else 0) | (FLAG_FILL if fill else 0)
+    flags = (FLAG_VERIFY if verify else 0) | (FLAG_FILL if fill else 0) | \
+        (FLAG_CLOCK if kvmclock else 0)
     data = patch(image or compile_image(),
                  start_page=start_mb * 256, ws_pages=ws_mb * 256,
                  pattern=PATTERNS.index(pattern), rate=rate,
@@ -170,6 +176,8 @@ def main():
                    help='do not check pages before they are rewritten')
     p.add_argument('--no-fill', action='store_true',
                    help='do not write every page once at the start')
+    p.add_argument('--kvmclock', action='store_true',
+                   help='have KVM keep a clock for each vCPU')
     p.add_argument('--seed', type=int, default=1)
     a = p.parse_args()
     try:
@@ -178,7 +186,7 @@ def main():
                   hot_share=a.hot_share, stride=a.stride, vcpus=a.vcpus,
                   heartbeat_ms=a.heartbeat_ms, scan_ms=a.scan_ms,
                   tsc_khz=a.tsc_khz, verify=not a.no_verify,
-                  fill=not a.no_fill, seed=a.seed)
+                  fill=not a.no_fill, kvmclock=a.kvmclock, seed=a.seed)
     except ValueError as e:
         p.error(str(e))
     except subprocess.CalledProcessError as e:

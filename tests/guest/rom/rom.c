@@ -31,6 +31,7 @@ enum { PATTERN_SEQ, PATTERN_UNIFORM, PATTERN_HOTCOLD, PATTERN_WINDOW };
 
 #define FLAG_VERIFY 1u          /* check a page before its rewrite */
 #define FLAG_FILL   2u          /* write every page once at the start */
+#define FLAG_CLOCK  4u          /* use a kvmclock, which the host looks at */
 
 /* Patched by mkrom.py, which knows the same layout */
 struct params {
@@ -128,6 +129,26 @@ static inline u64 rdtsc(void)
 
     asm volatile("rdtsc" : "=A"(val));
     return val;
+}
+
+/* Whether KVM offers MSR_KVM_SYSTEM_TIME_NEW */
+static int has_kvmclock(void)
+{
+    u32 eax = 0x40000000, ebx, ecx = 0, edx;
+
+    asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    if (ebx != 0x4b4d564b) {    /* "KVMK" */
+        return 0;
+    }
+    eax = 0x40000001;
+    asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    return eax >> 3 & 1;
+}
+
+static void start_kvmclock(u32 cpu)
+{
+    asm volatile("wrmsr" : : "c"(0x4b564d01), "d"(0),
+                 "a"((CLOCK_BASE + cpu * CLOCK_SIZE) | 1) : "memory");
 }
 
 static inline void cpu_pause(void)
@@ -325,6 +346,9 @@ void bsp_setup(void)
         fail_setup(ERR_PARAMS, "the working set does not fit into RAM");
     }
     PROGRESS->tsc_khz = params.tsc_khz ? params.tsc_khz : measure_tsc_khz();
+    if (params.flags & FLAG_CLOCK && !has_kvmclock()) {
+        fail_setup(ERR_PARAMS, "no kvmclock");
+    }
     if (params.vcpus > 1) {
         start_aps(params.vcpus);
     }
@@ -498,6 +522,9 @@ void worker(u32 cpu)
         }
     }
 
+    if (params.flags & FLAG_CLOCK) {
+        start_kvmclock(cpu);
+    }
     s.cpu = cpu;
     s.first = div64((u64)params.ws_pages * cpu, vcpus);
     s.num = div64((u64)params.ws_pages * (cpu + 1), vcpus) - s.first;

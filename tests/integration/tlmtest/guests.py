@@ -133,6 +133,14 @@ class RomGuest(Guest):
                    f'check={p.err_check:x} last={p.err_last:x}'
         return None
 
+    def told_paused(self, vm):
+        """Of each vCPU, whether its kvmclock (kvmclock=True) says that the
+        guest has been paused.  The guest leaves that as it is."""
+        clocks = vm.read_block(vm.rom_block, mkrom.CLOCK_BASE,
+                               self.vcpus * mkrom.CLOCK_SIZE)
+        return [bool(flags & mkrom.CLOCK_GUEST_STOPPED) for flags in
+                clocks[mkrom.CLOCK_FLAGS::mkrom.CLOCK_SIZE]]
+
     def page_offset(self, vm, page):
         """Where in its RAMBlock a page of the working set is."""
         return self._progress(vm).page_address(page)
@@ -210,6 +218,11 @@ class LinuxGuest(Guest):
         wait_until(lambda: self._ok(vm) and self.beats(vm), timeout,
                    f'{vm.name}: a heartbeat')
         super().wait_scans(vm, scans, timeout)
+
+    def requests(self, vm):
+        """What each thread that uses the disk (disk=N) has done at least."""
+        lines = re.findall(r'^TLM-GUEST-DISK requests=(\d+)', vm.serial(), re.M)
+        return int(lines[-1]) if lines else 0
 
     def corruption(self, vm):
         m = re.search(r'TLM-GUEST-(CORRUPT|FAILED).*|Kernel panic.*|'
