@@ -22,7 +22,7 @@
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-yank.h"
-#include "io/channel.h"
+#include "io/channel-socket.h"
 #include "migration/migration.h"
 #include "migration/qemu-file.h"
 #include "migration/yank_functions.h"
@@ -105,8 +105,17 @@ void tlm_connect_end(void)
 
 void tlm_connecting(QIOChannel *ioc)
 {
-    if (connecting.timer) {
-        g_ptr_array_add(connecting.channels, object_ref(OBJECT(ioc)));
+    if (!connecting.timer) {
+        return;
+    }
+    g_ptr_array_add(connecting.channels, object_ref(OBJECT(ioc)));
+    if (object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
+        /*
+         * The main channel: the main loop itself shakes hands.  A peer that
+         * says nothing would stall it, and with it the guest.
+         * migration_connect() makes it block again.
+         */
+        qio_channel_set_blocking(ioc, false, NULL);
     }
 }
 

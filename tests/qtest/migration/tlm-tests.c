@@ -565,6 +565,7 @@ typedef struct ProxyConn {
 typedef struct Proxy {
     char *uri;                      /* for the source to connect to */
     int listener, wake[2];
+    bool only_first;                /* other connections are not served */
     struct sockaddr_in target;
     GThread *thread;
     ProxyConn conn[MAX_CHANNELS + 1];   /* thread */
@@ -752,7 +753,8 @@ static void *proxy_thread(void *opaque)
         g_array_append_vals(fds, fd, ARRAY_SIZE(fd));
         for (unsigned i = 0; i < nr_conns; i++) {
             if (p->conn[i].open) {
-                proxy_conn_events(&p->conn[i], stalled, fds);
+                proxy_conn_events(&p->conn[i],
+                                  stalled || (i && p->only_first), fds);
             }
         }
         if (poll((struct pollfd *)fds->data, fds->len, -1) < 0) {
@@ -763,7 +765,7 @@ static void *proxy_thread(void *opaque)
             if (p->conn[i].open) {
                 proxy_conn_run(&p->conn[i],
                                &g_array_index(fds, struct pollfd, at),
-                               stalled);
+                               stalled || (i && p->only_first));
                 at += 2;
             }
         }
@@ -1491,50 +1493,189 @@ static void test_cancel_setup(void)
 }
 
 /*
- * The destination does not accept the connection, so that the migration
- * stays in setup: its queue of connections is full.
+ * Somewhere that does not accept connections: its queue of them is full
  */
-static void test_cancel_setup_deaf(void)
-{
-    TlmTest t = { .start.hide_stderr = true };
-    g_autofree char *uri = NULL;
-    QTestState *from, *to;
-    unsigned sockets, port;
+typedef struct Deaf {
+    char *uri;
     int listener, queued[4];
+} Deaf;
 
-    if (!tlm_boot(&from, &to, &t)) {
-        return;
-    }
-    listener = listen_loopback(&port, 0);
-    uri = g_strdup_printf("tcp:127.0.0.1:%u", port);
-    for (unsigned i = 0; i < ARRAY_SIZE(queued); i++) {
+static void deaf_open(Deaf *d)
+{
+    unsigned port;
+
+    d->listener = listen_loopback(&port, 0);
+    d->uri = g_strdup_printf("tcp:127.0.0.1:%u", port);
+    for (unsigned i = 0; i < ARRAY_SIZE(d->queued); i++) {
         struct sockaddr_in addr = loopback(port);
 
-        queued[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC |
-                                    SOCK_NONBLOCK, 0);
-        g_assert_cmpint(queued[i], >=, 0);
-        if (connect(queued[i], (struct sockaddr *)&addr, sizeof(addr))) {
+        d->queued[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC |
+                                       SOCK_NONBLOCK, 0);
+        g_assert_cmpint(d->queued[i], >=, 0);
+        if (connect(d->queued[i], (struct sockaddr *)&addr, sizeof(addr))) {
             g_assert_cmpint(errno, ==, EINPROGRESS);
         }
     }
+}
 
-    sockets = count_sockets(from);
-    tlm_migrate(from, to, uri, HELD);
+/* Who still connects is refused */
+static void deaf_close(Deaf *d)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(d->queued); i++) {
+        close(d->queued[i]);
+    }
+    close(d->listener);
+    g_free(d->uri);
+}
+
+static void check_in_setup(QTestState *from)
+{
     for (unsigned i = 0; i < 10; i++) {
         g_autofree char *status = migrate_query_status(from);
 
         g_assert_cmpstr(status, ==, "setup");
     }
+}
+
+static void test_cancel_setup_deaf(void)
+{
+    TlmTest t = { .start.hide_stderr = true };
+    QTestState *from, *to;
+    unsigned sockets;
+    Deaf deaf;
+
+    if (!tlm_boot(&from, &to, &t)) {
+        return;
+    }
+    deaf_open(&deaf);
+    sockets = count_sockets(from);
+    tlm_migrate(from, to, deaf.uri, HELD);
+    check_in_setup(from);
     migrate_cancel(from);
     wait_for_status(from, "cancelled");
     g_assert_cmpstr(stages->str, ==, "");
-    for (unsigned i = 0; i < ARRAY_SIZE(queued); i++) {
-        close(queued[i]);
-    }
-    close(listener);
+    deaf_close(&deaf);
     qtest_quit(to);
     check_recovers(from, sockets, &t);
 }
+
+/* ms: long enough to see that the migration is in setup first */
+#define SETUP_BOUND 1000
+
+/* With a time bound, nobody waits longer than that for a connection */
+static void check_bound_ends_setup(QTestState *from, const char *error)
+{
+    QDict *rsp;
+
+    wait_for_status(from, "failed");
+    rsp = migrate_query(from);
+    g_assert_nonnull(strstr(qdict_get_str(rsp, "error-desc"), error));
+    qobject_unref(rsp);
+    check_guest_runs(from);
+    migrate_set_parameter_int(from, "tlm-time-bound", 0);
+}
+
+/* A thread of QEMU is still in connect(): the next one has to wait */
+static void check_refused_meanwhile(QTestState *from)
+{
+    g_assert_true(has_yank_instance(from));
+    check_error(qtest_qmp_assert_failure_ref(
+                    from, "{ 'execute': 'migrate',"
+                          "  'arguments': { 'uri': 'tcp:127.0.0.1:1' } }"),
+                "not been cleaned up");
+}
+
+static void test_bound_setup_deaf(void)
+{
+    TlmTest t = { .start.hide_stderr = true };
+    QTestState *from, *to;
+    unsigned sockets;
+    Deaf deaf;
+
+    if (!tlm_boot(&from, &to, &t)) {
+        return;
+    }
+    deaf_open(&deaf);
+    sockets = count_sockets(from);
+    migrate_set_parameter_int(from, "tlm-time-bound", SETUP_BOUND);
+    tlm_migrate(from, to, deaf.uri, HELD);
+    check_in_setup(from);
+    check_bound_ends_setup(from, "could not be connected within");
+    g_assert_cmpstr(stages->str, ==, "");
+    check_refused_meanwhile(from);
+    deaf_close(&deaf);
+    qtest_quit(to);
+    check_recovers(from, sockets, &t);
+}
+
+#ifdef CONFIG_GNUTLS
+/*
+ * Connections are accepted, and then nothing is said in the handshake: on
+ * none of them, or on all but the main one.
+ */
+static void check_silent_tls(bool main_is_served, bool bound)
+{
+    TlmTest t = {
+        .start.hide_stderr = true, .prepare = prepare_tls_psk,
+        .end = end_tls_psk,
+    };
+    QTestState *from, *to;
+    unsigned sockets;
+    Proxy *proxy;
+
+    if (!tlm_boot(&from, &to, &t)) {
+        return;
+    }
+    proxy = proxy_new(to);
+    proxy->only_first = main_is_served;
+    proxy_stall(proxy, !main_is_served);
+    sockets = count_sockets(from);
+    if (bound) {
+        migrate_set_parameter_int(from, "tlm-time-bound", SETUP_BOUND);
+    }
+    tlm_migrate(from, to, proxy->uri, HELD);
+    check_in_setup(from);
+    if (bound) {
+        check_bound_ends_setup(from, "could not be connected within");
+    } else {
+        migrate_cancel(from);
+        wait_for_status(from, "cancelled");
+    }
+    if (main_is_served) {
+        /* QEMU finds that channels are missing when RAM has been set up */
+        wait_for_stage(from, "done");
+        g_assert_cmpstr(stages->str, ==, "setup,done,");
+    } else {
+        g_assert_cmpstr(stages->str, ==, "");
+    }
+    proxy_free(proxy);
+    kill_target(to);
+    migrate_set_parameter_str(from, "tls-creds", "");
+    t.end = NULL;
+    check_recovers(from, sockets, &t);
+    end_tls_psk();
+}
+
+static void test_bound_silent_tls(void)
+{
+    check_silent_tls(false, true);
+}
+
+static void test_bound_silent_tls_channels(void)
+{
+    check_silent_tls(true, true);
+}
+
+static void test_cancel_silent_tls(void)
+{
+    check_silent_tls(false, false);
+}
+
+static void test_cancel_silent_tls_channels(void)
+{
+    check_silent_tls(true, false);
+}
+#endif /* CONFIG_GNUTLS */
 
 static void test_cancel_live(void)
 {
@@ -2508,6 +2649,18 @@ void migration_test_add_tlm(MigrationTestEnv *env)
     migration_test_add("/migration/tlm/cancel/setup", test_cancel_setup);
     migration_test_add("/migration/tlm/cancel/setup/deaf",
                        test_cancel_setup_deaf);
+    migration_test_add("/migration/tlm/bound/setup-deaf",
+                       test_bound_setup_deaf);
+#ifdef CONFIG_GNUTLS
+    migration_test_add("/migration/tlm/bound/silent-tls",
+                       test_bound_silent_tls);
+    migration_test_add("/migration/tlm/bound/silent-tls-channels",
+                       test_bound_silent_tls_channels);
+    migration_test_add("/migration/tlm/cancel/silent-tls",
+                       test_cancel_silent_tls);
+    migration_test_add("/migration/tlm/cancel/silent-tls-channels",
+                       test_cancel_silent_tls_channels);
+#endif
     migration_test_add("/migration/tlm/cancel/live/stalled",
                        test_cancel_live_stalled);
     migration_test_add("/migration/tlm/cancel/pre-switchover",
