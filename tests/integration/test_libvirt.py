@@ -300,6 +300,28 @@ class Observed(VirtCase):
         self.assertRegex(job, r'Job type: +Completed')
         self.assertRegex(job, r'Total downtime: +\d+ +ms')
 
+    def test_save_with_tlm_left_on(self):
+        """By a tool that was killed, for instance: libvirt goes on as ever,
+        to a file and to the other host."""
+        domain = self.start(self.a)
+
+        def leave_on():
+            self.a.virsh('qemu-monitor-command', domain.name, '--hmp',
+                         'migrate_set_capability tlm on')
+        path = os.path.join(pair.dir, 'saved')
+        leave_on()
+        self.a.virsh('save', domain.name, path)
+        self.a.virsh('restore', path)
+        os.unlink(path)
+        domain.guest.wait_alive(domain.at[self.a])
+        leave_on()
+        self.a.virsh('managedsave', domain.name)
+        self.a.virsh('start', domain.name)
+        domain.guest.wait_alive(domain.at[self.a])
+        leave_on()
+        self.a.virsh('migrate', '--live', *self.words(domain, self.a, *P2P))
+        self.assert_lives_at(domain, self.b)
+
     def test_speed_can_be_set_meanwhile(self):
         domain = self.start(self.a)
         pair.link.set_rate(HOLD)

@@ -10,6 +10,8 @@
 
 import os
 import signal
+import subprocess
+import tempfile
 import time
 import unittest
 
@@ -39,27 +41,31 @@ class Throttled(TlmCase):
         wait_until(lambda: self.speed() >= FULL, timeout,
                    'the guest is as fast as before')
 
-    def begin(self, accel='tcg', channels=2, wire=False, link=Loopback,
-              vcpus=1, kvmclock=False, **params):
-        """Returns when the guest is throttled."""
-        self.guest = guest = RomGuest(ws_mb=192, vcpus=vcpus,
-                                      kvmclock=kvmclock)
-        self.src = src = self.start_source(guest, accel, link)
+    def start_guest(self, accel='tcg', link=Loopback, **settings):
+        self.guest = guest = RomGuest(ws_mb=192, **settings)
+        self.src = self.start_source(guest, accel, link)
         # A scan of its memory counts for nothing: longer than one, and the
         # best of some
         self.before = max(self.rate() for _ in range(3))
-        self.dst = self.start_destination(guest, accel, link)
-        migration.set_capabilities(src, events=True)
+        migration.set_capabilities(self.src, events=True)
+
+    def begin(self, accel='tcg', channels=2, wire=False, link=Loopback,
+              vcpus=1, kvmclock=False, **params):
+        """Returns when the guest is throttled."""
+        self.start_guest(accel, link, vcpus=vcpus, kvmclock=kvmclock)
+        self.dst = self.start_destination(self.guest, accel, link)
         # What it dirties does not fit into 1 ms of this cap, whatever the
         # machine can do
         params.setdefault('max_bandwidth', SLOW)
         address, self.check = self.connect(
-            src, self.dst, channels, link, wire, downtime_limit=1,
+            self.src, self.dst, channels, link, wire, downtime_limit=1,
             tlm_converge='auto', **params)
-        migration.start(src, *address)
+        migration.start(self.src, *address)
+        self.wait_throttled()
 
+    def wait_throttled(self):
         def throttled():
-            info = src.qmp('query-migrate')
+            info = self.src.qmp('query-migrate')
             self.assertNotIn(info['status'], migration.FINAL)
             return info.get('tlm', {}).get('guest-speed', 1) < THROTTLED / 2
         wait_until(throttled, 60, 'the guest is throttled')
@@ -208,6 +214,56 @@ class Throttled(TlmCase):
                 self.check_stalled(link.cut, lambda: link.cut(False))
                 self.src.close()
                 self.dst.close()
+
+    def test_file_stalls(self):
+        """Of a file the kernel does not tell what it has queued.  A frozen
+        file system stands for a server that is gone."""
+        where = self.file_system()
+        self.start_guest()
+        migration.set_capabilities(self.src, multifd=True, mapped_ram=True,
+                                   **self.src_caps)
+        migration.set_parameters(self.src, multifd_channels=2,
+                                 max_bandwidth=SLOW, downtime_limit=1,
+                                 tlm_converge='auto')
+        path = os.path.join(where, 'vm')
+        migration.start_to_file(self.src, path)
+        self.wait_throttled()
+        self.assert_throttled()
+        subprocess.run(['fsfreeze', '--freeze', where], check=True)
+        try:
+            self.wait_full_speed()
+            for _ in range(3):
+                self.assertGreater(self.rate(2), self.before / 10)
+            self.assertEqual(migration.status(self.src), 'active')
+        finally:
+            subprocess.run(['fsfreeze', '--unfreeze', where], check=True)
+        migration.set_parameters(self.src, max_bandwidth=0,
+                                 downtime_limit=2000)
+        self.assert_tlm_info(migration.wait_status(self.src, 'completed'))
+        dst = self.start_destination(self.guest)
+        migration.set_capabilities(dst, mapped_ram=True, multifd=True)
+        migration.load_file(dst, path)
+        self.finish(self.guest, self.src, dst)
+        self.src.close()
+        dst.close()
+
+    def file_system(self):
+        """One of its own, that can be frozen."""
+        directory = tempfile.TemporaryDirectory(prefix='tlm-fs-')
+        self.addCleanup(directory.cleanup)
+        image = os.path.join(directory.name, 'image')
+        where = os.path.join(directory.name, 'mnt')
+        os.mkdir(where)
+        with open(image, 'wb') as f:
+            f.truncate(1 << 30)
+        subprocess.run(['mkfs.ext4', '-q', image], check=True)
+        mount = subprocess.run(['mount', '-o', 'loop', image, where],
+                               capture_output=True, text=True, check=False)
+        if mount.returncode:
+            self.skipTest(f'no loop devices: {mount.stderr.strip()}')
+        self.addCleanup(subprocess.run, ['umount', '--lazy', where],
+                        check=True)
+        return where
 
 
 if __name__ == '__main__':

@@ -4,6 +4,8 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
+import os
+import tempfile
 import unittest
 
 from tlmtest import migration
@@ -83,6 +85,50 @@ class Control(MigrationCase):
         tlm = self.end(guest, src, dst, check)['tlm']
         self.assertNotIn('deadline', tlm)
         self.assertNotIn('slack', tlm)
+
+    def test_without_multifd(self):
+        """With 'tlm' left on: what is not a migration by multifd goes as
+        ever, and says so; over a socket it is refused."""
+        guest = RomGuest(ws_mb=16)
+        src = self.start_source(guest)
+        migration.set_capabilities(src, tlm=True)
+        migration.set_parameters(src, max_bandwidth=0)
+        with self.assertRaisesRegex(VmError, "requires capability 'multifd'"):
+            migration.start(src, '127.0.0.1', 1)
+        with tempfile.TemporaryDirectory(prefix='tlm-file-') as directory:
+            path = os.path.join(directory, 'vm')
+            migration.start_to_file(src, path)
+            info = migration.wait_status(src, 'completed')
+            self.assertNotIn('tlm', info)
+            self.assertIn('it goes without TLM', src.messages())
+            dst = self.start_destination(guest)
+            migration.load_file(dst, path)
+            self.finish(guest, src, dst)
+
+    def test_post_copy_not_over(self):
+        """A guest whose RAM is still on its way cannot go on already."""
+        guest = RomGuest(ws_mb=128, pattern='hotcold', rate=2000)
+        self.addCleanup(guest.close)
+        src = self.start_vm('src', self.dst_binary, guest.args('tcg'))
+        guest.wait_filled(src)
+        dst = self.start_vm('dst', self.src_binary,
+                            [*guest.args('tcg'), '-incoming', 'defer'])
+        for vm in (src, dst):
+            migration.set_capabilities(vm, postcopy_ram=True)
+        migration.set_parameters(src, max_bandwidth=MB,
+                                 max_postcopy_bandwidth=MB)
+        migration.start(src, *migration.listen(dst))
+        migration.wait_status(src, 'active')
+        src.qmp('migrate-start-postcopy')
+        migration.wait_status(src, 'postcopy-active')
+        wait_until(lambda: dst.status() == 'running', 60, 'it runs there')
+        # 'multifd' cannot be set there: it is not the first that is missing
+        migration.set_capabilities(dst, postcopy_ram=False, tlm=True)
+        with self.assertRaisesRegex(VmError, 'Post-copy still brings'):
+            migration.start(dst, '127.0.0.1', 1)
+        migration.set_parameters(src, max_postcopy_bandwidth=0)
+        migration.wait_status(src, 'completed')
+        self.assert_guest_well(guest, dst)
 
     def test_throttle_is_taken_back(self):
         """The user does not want convergence any more, in mid-pass."""
