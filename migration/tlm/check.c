@@ -104,8 +104,10 @@ bool tlm_check_start(const MigrationAddress *addr, Error **errp)
     }
     if (migrate_zero_page_detection() == ZERO_PAGE_DETECTION_LEGACY) {
         error_setg(errp, "Capability 'tlm' does not support parameter "
-                   "'zero-page-detection' set to 'legacy'; use 'multifd' "
-                   "or 'none'");
+                   "'zero-page-detection' set to 'legacy'; use 'none', or "
+                   "'multifd' if the destination is QEMU 9.0 or later");
+        error_append_hint(errp, "A destination before 9.0 overlooks the zero "
+                          "pages in a multifd packet.\n");
         return false;
     }
     if (migrate_mode() != MIG_MODE_NORMAL) {

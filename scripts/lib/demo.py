@@ -5,6 +5,8 @@ import argparse
 import importlib.machinery
 import importlib.util
 import os
+import re
+import subprocess
 import sys
 import time
 
@@ -33,6 +35,7 @@ size, rate, duration = client.size, client.rate, client.duration
 
 PAGE = 4096
 BEAT_MS = 50                # between two lines of the guest
+MACHINE = 'pc-i440fx-10.0'
 
 
 def parse():
@@ -51,7 +54,40 @@ def parse():
     for name, low in (('memory', 512), ('rate', 10), ('channels', 2)):
         if getattr(args, name) < low:
             p.error(f'--{name} must be at least {low}')
+    for name in ('stock_precopy', 'bound', 'downtime_limit', 'dtx_channels'):
+        if (getattr(args, name) or 0) < 0:
+            p.error(f"--{name.replace('_', '-')} must not be negative")
+    if (args.dtx_channels or 0) >= args.channels:
+        p.error('--dtx-channels must be less than --channels')
+    # Before anything is built: it takes minutes
+    reason = None
+    for name in ('TLM_QEMU', 'TLM_STOCK_QEMU'):
+        if os.environ.get(name):
+            reason = reason or no_emulator(os.environ[name], f'{name}=')
+    if args.destination:
+        reason = reason or no_emulator(args.destination, '--destination ')
+    if args.accel == 'kvm':
+        reason = reason or env.missing_kvm_device()
+    if reason:
+        p.error(reason)
     return args
+
+
+def no_emulator(path, said):
+    """Why the demo's guest cannot run in it, or None."""
+    if not os.path.exists(path):
+        return f'{said}{path}: there is no such file' + (
+            " (it is of the package 'qemu-system-x86')"
+            if path == '/usr/bin/qemu-system-x86_64' else '')
+    try:
+        run = subprocess.run([path, '-machine', 'help'], text=True,
+                             capture_output=True, check=False)
+    except OSError as e:
+        return f'{said}{path}: {e.strerror}'
+    if not re.search(rf'^{re.escape(MACHINE)}\b', run.stdout, re.M):
+        return f'{said}{path}: this is no QEMU that knows the machine ' \
+               f"'{MACHINE}', as 10.0 and later do"
+    return None
 
 
 def say(text=''):
@@ -134,7 +170,7 @@ class Demo:
         a = self.args
         ws = a.memory * 3 // 4
         self.guest = guests.LinuxGuest(
-            mem_mb=a.memory, machine='pc-i440fx-10.0', ws=ws, beat=BEAT_MS)
+            mem_mb=a.memory, machine=MACHINE, ws=ws, beat=BEAT_MS)
         # On a busy host Linux may not see its timer tick when it looks
         self.guest.append += ' no_timer_check'
         step(f'Boot a Linux guest with {a.memory} MB of RAM under {a.accel}')

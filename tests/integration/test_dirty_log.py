@@ -125,7 +125,8 @@ class NoManualProtect(TlmCase):
         cls.addClassCleanup(directory.cleanup)
         cls.preload = os.path.join(directory.name, 'no-manual-protect.so')
         subprocess.run(
-            ['gcc', '-O2', '-Wall', '-shared', '-fPIC', '-o', cls.preload,
+            ['gcc', '-O2', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC',
+             '-o', cls.preload,
              os.path.join(env.ROOT, 'tests/integration/tlmtest/'
                           'no-manual-protect.c')], check=True)
 

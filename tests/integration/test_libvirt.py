@@ -27,7 +27,7 @@ import unittest
 from tlmtest import env
 from tlmtest.guests import LinuxGuest
 from tlmtest.virt import Domain, Pair, missing_libvirt
-from tlmtest.vm import wait_until
+from tlmtest.vm import VmError, wait_until
 
 TOOL = os.path.join(env.ROOT, 'scripts/tlm-virsh-migrate')
 REPEAT = int(os.environ.get('TLM_REPEAT', '1'))
@@ -86,10 +86,12 @@ class VirtCase(unittest.TestCase):
         destination.use_emulator(env.STOCK_QEMU)
 
     @staticmethod
-    def make_domain(persistent=True, vcpus=1, **settings):
+    def make_domain(persistent=True, vcpus=1, shared=True, disk_mb=16,
+                    **settings):
         settings.setdefault('rate', STEADY)
         guest = LinuxGuest(mem_mb=384, ws=128, vcpus=vcpus, **settings)
-        return Domain(pair, guest, persistent=persistent)
+        return Domain(pair, guest, persistent=persistent, shared=shared,
+                      disk_mb=disk_mb)
 
     def start(self, host, **settings):
         domain = self.make_domain(**settings)
@@ -450,6 +452,107 @@ class Ended(AtHome):
         self.assertIn('virsh did not notice', out)
         self.assertIn('The time bound of 1000 ms cannot be kept', out)
         self.assert_nothing_changed()
+
+
+class Storage(VirtCase):
+    """Each host has a disk of its own; libvirt copies it before QEMU
+    migrates, and the bound is one of both together."""
+
+    def setUp(self):
+        super().setUp()
+        self.domain = self.start(self.a, shared=False, disk_mb=32)
+        self.domain.disk_io(self.a, 'write -P 5 0 32M')
+        self.before = self.settings(self.domain, self.a)
+        # The disk alone takes more than half a minute
+        pair.link.set_rate(HOLD)
+
+    def query(self, command):
+        return self.a.qmp(self.domain.name, command)
+
+    def assert_copying(self):
+        self.assertEqual(self.query('query-migrate'), {})
+        self.assertEqual([j['type'] for j in self.query('query-block-jobs')],
+                         ['mirror'])
+
+    def bound(self):
+        return self.query('query-migrate-parameters')['tlm-time-bound']
+
+    def assert_still_at_home(self):
+        self.assert_lives_at(self.domain, self.a)
+        self.assertEqual(self.query('query-block-jobs'), [])
+        self.assertEqual(self.query('query-migrate'), {})   # never began
+        self.assert_as_before(self.domain, self.a, self.before)
+
+    def test_disks_are_in_the_bound(self):
+        # The cap is for the memory, which is to last until it was looked at
+        p = self.begin(self.domain, self.a, *P2P, '--copy-storage-all',
+                       '--bandwidth', '4', '--tlm-bound', '600')
+        said = self.wait_line(p.stdout, r'disks +\d+ %.* left.*bound in \d')
+        begun = time.monotonic()        # or earlier
+        self.assert_copying()
+        first = self.bound()
+        self.assertLessEqual(first, 600000)
+        wait_until(lambda: self.bound() < first, 60, 'the bound goes down')
+        pair.link.set_rate(FAST)
+        copying = begun
+
+        def memory():
+            nonlocal copying
+            now = time.monotonic()
+            info = self.query('query-migrate')
+            if not info:
+                copying = now           # still
+            return info
+        wait_until(memory, 120, "QEMU's migration begins")
+        left = 600000 - (copying - begun) * 1000
+        wait_until(lambda: 0 < self.bound() <= left, 60,
+                   'the time for the disks is off the bound')
+        said += self.wait_line(p.stdout, r'live +\d+ %')
+        self.a.virsh('migrate-setspeed', self.domain.name, '2000')
+        code, out = self.end(p)
+        self.assertEqual(code, 0, said + out)
+        self.assertRegex(out, r'disks +\d.* copied before that, in \d')
+        self.assert_lives_at(self.domain, self.b)
+        self.domain.disk_io(self.b, 'read -P 5 0 32M')
+
+    def test_bound_passes_while_disks_are_copied(self):
+        """The guest writes as fast as is copied: that would never end."""
+        p = self.begin(self.domain, self.a, '--copy-storage-all',
+                       '--tlm-bound', '4', '--tlm-bound-action', 'cancel')
+        said = self.wait_line(p.stdout, r'disks +\d+ %')
+        self.assert_copying()
+        # from now on there is a job, or the tool has cancelled it
+        with contextlib.suppress(VmError):
+            while p.poll() is None:
+                self.domain.disk_io(self.a, 'write -P 6 0 32M')
+        code, out = self.end(p)
+        self.assertEqual(code, 1, said + out)
+        self.assertRegex(out, 'The time bound of 4.00 s has passed while '
+                         'disks were copied: .* were left. Cancelled')
+        self.assertRegex(out, 'The domain at the source is running')
+        self.assert_still_at_home()
+
+    def test_bound_that_may_be_overrun(self):
+        p = self.begin(self.domain, self.a, *P2P, '--copy-storage-all',
+                       '--tlm-bound', '2')
+        said = self.wait_line(p.stdout, r'The bound of 2.00 s has passed '
+                              'while disks are copied')
+        self.assert_copying()
+        wait_until(lambda: self.bound() == 1, 60, 'nothing is left of it')
+        pair.link.set_rate(FAST)
+        code, out = self.end(p)
+        self.assertEqual(code, 0, said + out)
+        self.assert_lives_at(self.domain, self.b)
+        self.domain.disk_io(self.b, 'read -P 5 0 32M')
+
+    def test_interrupted_while_disks_are_copied(self):
+        p = self.begin(self.domain, self.a, '--copy-storage-all')
+        said = self.wait_line(p.stdout, r'disks +\d+ %')
+        self.assert_copying()
+        os.kill(child_of(p), signal.SIGINT)
+        code, out = self.end(p)
+        self.assertEqual(code, 130, said + out)
+        self.assert_still_at_home()
 
 
 class Refused(VirtCase):

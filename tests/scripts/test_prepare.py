@@ -50,6 +50,10 @@ SECOND = '''\
 +new
 '''
 
+# As another release might have it: the hunk fits line 18 of CORE but for the
+# outermost line of its context, which patch overlooks unless told not to.
+FUZZY = GOOD.replace(' line 18\n', ' line 18 of another function\n')
+
 BAD = '''\
 --- a/migration/core.c
 +++ b/migration/core.c
@@ -206,6 +210,27 @@ class Prepare(Case):
         run = self.prepare(self.series(a=GOOD, b=SECOND))
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertIn('line 21b', self.read('migration/core.c'))
+
+    def test_context_must_match_whole(self):
+        for text in (FUZZY, GOOD.replace(' line 24\n', ' line 240\n')):
+            run = self.prepare(self.series(a=text))
+            self.assertEqual(run.returncode, 1, 'applied with fuzz')
+            self.assertIn('a.patch does not apply', run.stderr)
+            self.assertIn('migration/core.c: Hunk #1 FAILED', run.stderr)
+            self.assertFalse(os.path.exists(self.tree('src')))
+
+    def test_context_must_match_when_the_series_changes(self):
+        self.prepare(self.series(a=GOOD))
+        before = self.read('migration/core.c')
+        run = self.prepare(self.series(a=FUZZY))
+        self.assertEqual(run.returncode, 1, 'applied with fuzz')
+        self.assertEqual(self.read('migration/core.c'), before)
+
+    def test_hunk_may_have_moved(self):
+        run = self.prepare(self.series(
+            a=GOOD.replace('@@ -18,7 +18,8 @@', '@@ -12,7 +12,8 @@')))
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn('line 21a', self.read('migration/core.c'))
 
     def test_patch_for_a_missing_file(self):
         run = self.prepare(self.series(

@@ -505,6 +505,50 @@ class WholeMigration(unittest.TestCase):
                 self.assertIn(why, out)
 
 
+class CopiedDisks(unittest.TestCase):
+    """What is made of query-block-jobs."""
+
+    @staticmethod
+    def job(offset, length):
+        return {'type': 'mirror', 'offset': offset, 'len': length}
+
+    def look(self, *samples):
+        disks = tool.Disks()
+        for now, *jobs in samples:
+            self.assertTrue(disks.look([self.job(*j) for j in jobs], now))
+        return disks
+
+    def test_nothing_yet(self):
+        disks = tool.Disks()
+        self.assertFalse(disks.look([], 3))
+        self.assertIsNone(disks.began)
+
+    def test_all_disks_together(self):
+        disks = self.look((0, (0, 300), (100, 100)))
+        self.assertEqual((disks.copied, disks.left), (100, 300))
+        self.assertEqual(disks.percent(), 25)
+        self.assertEqual(disks.details(), ['300 B left'])   # nothing else yet
+
+    def test_empty_disk(self):
+        self.assertEqual(self.look((0, (0, 0))).percent(), 0)
+
+    def test_end_foreseen(self):
+        disks = self.look((0, (0, 10**9)), (2, (5 * 10**8, 10**9)))
+        self.assertEqual(disks.details(),
+                         ['250 MB/s', '500 MB left', 'ETA 2.00 s'])
+
+    def test_guest_writes_as_fast(self):
+        disks = self.look((0, (0, 10**9)), (2, (5 * 10**8, 15 * 10**8)))
+        self.assertEqual(disks.details(), [
+            '250 MB/s', '1 GB left', 'the guest writes as fast as is copied'])
+
+    def test_trend_is_of_the_last_seconds(self):
+        slow = [(t, (0, 10**9)) for t in range(20)]
+        disks = self.look(*slow, (20, (10**8, 10**9)), (24, (5 * 10**8,
+                                                            10**9)))
+        self.assertIn('100 MB/s', disks.details())
+
+
 class Settings(unittest.TestCase):
     def test_text_that_looks_like_a_number(self):
         known = {'tlm-overcommit-cpus': '', 'tlm-epoch': 0, 'tlm-dtx': True,

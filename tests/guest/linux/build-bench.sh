@@ -122,7 +122,7 @@ mkdir -p "$out" || die "cannot create $out"
 compile() { # PROGRAM ARGUMENT...
     local program=$out/$1
     shift
-    gcc -std=gnu11 -O2 -Wall -Wextra -o "$program" "$@" >&2 ||
+    gcc -std=gnu11 -O2 "${TLM_WARNINGS[@]}" -o "$program" "$@" >&2 ||
         die "cannot build ${program##*/} (the static libc is in libc6-dev)"
 }
 
@@ -144,7 +144,7 @@ if [ "$(cat "$out/key" 2>/dev/null)" != "$key" ] ||
         ;;
     mpi)
         # The library is that of the guest, and may need a newer C library
-        compile npb-is-mpi -Wno-unused-parameter -fopenmp -I"$root/$libs/mpich/include" \
+        compile npb-is-mpi -fopenmp -isystem "$root/$libs/mpich/include" \
             "$here"/../npb/{is-mpi,is-keys,common}.c \
             "$root/$libs/libmpich.so.12" -Wl,--allow-shlib-undefined -lm
         arguments+=(--file "usr/bin/npb-is-mpi=$out/npb-is-mpi"

@@ -78,7 +78,7 @@ key=$(cat "$here/init.c" "$here/mkinitramfs.py" \
 if [ "$(cat "$dir/initramfs.key" 2>/dev/null)" != "$key" ] ||
    [ ! -s "$dir/initramfs.gz" ]; then
     need_tool gcc gcc
-    gcc -std=gnu11 -O2 -Wall -Wextra -static -pthread \
+    gcc -std=gnu11 -O2 "${TLM_WARNINGS[@]}" -static -pthread \
         -o "$dir/init" "$here/init.c" >&2 ||
         die "cannot build init.c (the static libc is in libc6-dev)"
     "$TLM_PYTHON" "$here/mkinitramfs.py" "$dir/init" "$dir/initramfs.new" \

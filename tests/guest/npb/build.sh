@@ -29,7 +29,7 @@ build() { # NAME SOURCE...
     shift
     # The linker's remark on libgomp's dlopen(), which nothing here calls, is
     # no reason to worry anybody: shown only when something fails.
-    (cd "$here" && gcc -std=gnu11 -O2 -Wall -fopenmp -static \
+    (cd "$here" && gcc -std=gnu11 -O2 "${TLM_WARNINGS[@]}" -fopenmp -static \
         -o "$dir/npb-$name" "$name.c" "$@" common.c -lm) >"$dir/log" 2>&1 ||
         { cat "$dir/log" >&2; die "cannot build npb-$name"; }
 }

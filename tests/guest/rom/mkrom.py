@@ -26,8 +26,8 @@ MAGIC = b'TLMROMP1'
 PATTERNS = ('seq', 'uniform', 'hotcold', 'window')
 FLAG_VERIFY, FLAG_FILL, FLAG_CLOCK = 1, 2, 4
 
-CFLAGS = ('-m32 -march=i686 -O2 -Wall -Wextra -ffreestanding -fno-pic '
-          '-fno-pie -fno-stack-protector -fcf-protection=none '
+CFLAGS = ('-m32 -march=i686 -O2 -Wall -Wextra -Werror -ffreestanding '
+          '-fno-pic -fno-pie -fno-stack-protector -fcf-protection=none '
           '-fno-asynchronous-unwind-tables -mgeneral-regs-only').split()
 
 # struct params in rom.c, in this order after the magic

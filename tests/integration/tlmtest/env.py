@@ -42,13 +42,21 @@ def missing_qemu(*binaries):
     return None
 
 
-@functools.lru_cache(maxsize=None)
-def missing_kvm(binary):
-    """Why KVM cannot be used, or None."""
+def missing_kvm_device():
+    """Why there can be no KVM, whatever the QEMU, or None."""
     if not os.path.exists('/dev/kvm'):
         return 'no /dev/kvm'
     if not os.access('/dev/kvm', os.R_OK | os.W_OK):
         return '/dev/kvm is not accessible to this user'
+    return None
+
+
+@functools.lru_cache(maxsize=None)
+def missing_kvm(binary):
+    """Why KVM cannot be used, or None."""
+    reason = missing_kvm_device()
+    if reason:
+        return reason
     p = subprocess.run(
         [binary, '-accel', 'kvm', '-machine', 'none', '-nodefaults',
          '-display', 'none', '-monitor', 'stdio'],

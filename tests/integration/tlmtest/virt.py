@@ -431,19 +431,23 @@ class Resident:
 
 
 class Domain:
-    """A Linux guest with a disk that both hosts share."""
+    """A Linux guest with a disk of @disk_mb MiB, which both hosts share; not
+    @shared: each has a file of its own at the same path."""
 
-    def __init__(self, pair, guest, name='guest', persistent=True):
+    def __init__(self, pair, guest, name='guest', persistent=True,
+                 disk_mb=16, shared=True):
         self.pair, self.guest, self.name = pair, guest, name
         self.persistent = persistent
         self.uuid = str(uuid.uuid4())
-        self.disk = os.path.join(pair.dir, f'{name}.img')
         self.at = {h: Resident(self, h) for h in pair.hosts}
         for place in self.at.values():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(place.path)
-        with open(self.disk, 'wb') as f:
-            f.truncate(16 << 20)
+        self.disk = os.path.join(pair.dir if shared else '/run/tlm',
+                                 f'{name}.img')
+        for top in [''] if shared else [h.dir for h in pair.hosts]:
+            with open(top + self.disk, 'wb') as f:
+                f.truncate(disk_mb << 20)
 
     def xml(self):
         files = linux_files()
