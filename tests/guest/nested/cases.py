@@ -235,6 +235,29 @@ class NestedKvm(MigrationCase):
     def test_5_ring_converge(self):
         self.migrate_tlm(RING, tlm_converge='auto')
 
+    def test_6_told_of_pause(self):
+        """A guest that hardly runs is told, or Linux reports soft lockups."""
+        self.src_caps = {'tlm': True}
+        # 32 s of the link are dirty when the pass is over
+        guest = guests.RomGuest(mem_mb=64, ws_mb=32, vcpus=2, kvmclock=True)
+        src = self.start_source(guest, LOG)
+        dst = self.start_destination(guest, LOG)
+        address, _ = self.connect(src, dst, max_bandwidth=MB,
+                                  downtime_limit=1, tlm_converge='auto')
+        self.assertEqual(guest.told_paused(src), [False, False])
+        migration.start(src, *address)
+
+        def told():
+            info = src.qmp('query-migrate')
+            self.assertNotIn(info['status'], migration.FINAL)
+            return all(guest.told_paused(src)) or \
+                info.get('tlm', {}).get('lost-work', 0) > 10000
+        wait_until(told, 60, 'the guest is paused')
+        src.qmp('migrate_cancel')
+        migration.wait_status(src, 'cancelled')
+        wait_until(lambda: all(guest.told_paused(src)), 5,
+                   'each vCPU is told that it was paused')
+
 
 if __name__ == '__main__':
     unittest.main()
