@@ -6,6 +6,7 @@
 #ifndef POPULATED_INIT_H
 #define POPULATED_INIT_H
 
+#include <sys/auxv.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/swap.h>
@@ -33,7 +34,7 @@ static void init_mount(const char *type, const char *where)
 /* As mkswap(8) does, see linux/swap.h: a header of one page */
 static void init_swap(void)
 {
-    const off_t page = sysconf(_SC_PAGESIZE);
+    const off_t page = getauxval(AT_PAGESZ);
     g_autofree uint8_t *header = g_malloc0(page);
     int fd = open(INIT_SWAP_DEVICE, O_RDWR | O_CLOEXEC);
     off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);

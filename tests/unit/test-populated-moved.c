@@ -161,7 +161,7 @@ static uint64_t vmstat(const char *name)
 
     g_assert_true(g_file_get_contents("/proc/vmstat", &text, NULL, NULL));
     line = strstr(text, key);
-    return line ? strtoull(line + strlen(key), NULL, 10) : 0;
+    return line ? g_ascii_strtoull(line + strlen(key), NULL, 10) : 0;
 }
 
 /*
@@ -355,6 +355,7 @@ static void test_moved(gconstpointer opaque)
  */
 static bool discard_first(Fixture *f)
 {
+    /* volatile: the read has to happen */
     g_assert_cmpint(*(volatile uint8_t *)f->mem, ==, 0);
     discard(f, f->mem, HUGE_SIZE);
     return true;
