@@ -5,8 +5,9 @@
  * be relied on, and what is left alone, is in docs/populated.md; in short:
  *
  *   - The source.  The page is looked at after its dirty log has been
- *     armed, before anything of its chunk was sent.  What is written later
- *     is reported by the dirty log, after the write.
+ *     armed, before anything of its chunk was sent, and is zero then: its
+ *     content was read, or the page tables say that it has none.  What is
+ *     written later is reported by the dirty log, after the write.
  *   - The destination.  To a stock destination the first multifd packet
  *     that says "this page is zero" means: leave it as it is.  Not to send
  *     it leads to the same RAM, to the last byte.  A user who does not want
@@ -122,8 +123,8 @@ unsigned long tlm_skip_unpopulated(TlmBlock *b, unsigned long start,
         }
         break;
     case MEMORY_SHMEM:
-        tlm_populated_shmem(b->rb->fd, b->rb->fd_offset + offset, len,
-                            forget_run, &skip);
+        tlm_populated_shmem(b->rb->fd, qemu_real_host_page_size(),
+                            b->rb->fd_offset + offset, len, forget_run, &skip);
         break;
     case MEMORY_OTHER:
         break;

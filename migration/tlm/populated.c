@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/units.h"
 #include <sys/ioctl.h>
 #include <sys/vfs.h>
 #include "populated.h"
@@ -48,12 +49,20 @@ typedef struct ScanArg {
 #define ENTRY_PRESENT (1ULL << 63)
 #define ENTRY_SWAPPED (1ULL << 62)
 
-#define READ_ENTRIES 4096
+/*
+ * As much as a page table of the last level maps, or less: on s390x it is
+ * 1 MiB, elsewhere 2 MiB or more.  See read_entries().
+ */
+#define READ_SPAN MiB
+
+/* Reading a hole of shared memory: it stays in the CPU's caches */
+#define READ_BYTES ((size_t)(64 * KiB))
 
 /* Joins what is adjacent, so that @found is called once for it */
 typedef struct Run {
     TlmZeroRun *found;
     void *opaque;
+    uint64_t base;              /* where the range that was asked for begins */
     uint64_t start;
     uint64_t end;
 } Run;
@@ -61,7 +70,8 @@ typedef struct Run {
 static void run_end(Run *run)
 {
     if (run->end > run->start) {
-        run->found(run->opaque, run->start, run->end - run->start);
+        run->found(run->opaque, run->start - run->base,
+                   run->end - run->start);
     }
 }
 
@@ -137,7 +147,7 @@ static int scan(int pagemap, uint64_t base, uint64_t end, Run *run)
             if (from < to && (vec[i].categories == 0 ||
                               vec[i].categories == (SCAN_IS_PRESENT |
                                                     SCAN_IS_PFNZERO))) {
-                run_add(run, from - base, to - base);
+                run_add(run, from, to);
             }
         }
         if (arg.walk_end <= at) {
@@ -148,24 +158,33 @@ static int scan(int pagemap, uint64_t base, uint64_t end, Run *run)
     return 0;
 }
 
+/*
+ * Before Linux 6.5 pagemap leaves the entries of a page table out if the
+ * table comes or goes at this moment, and has the entries behind them in
+ * their place: the answer is as long as it was to be, and is about other
+ * pages.  (A huge page that is discarded, or a huge page of zeros that is
+ * written to, does that.)  So it is asked for pages of one table only: if
+ * they are left out they are all zero, and what stands in their place does
+ * no harm.
+ */
 static int read_entries(const TlmPopulated *p, uint64_t base, uint64_t end,
                         Run *run)
 {
-    g_autofree uint64_t *entry = g_new(uint64_t, READ_ENTRIES);
     uint64_t page = p->page_size;
+    g_autofree uint64_t *entry = g_new(uint64_t, READ_SPAN / page);
 
     for (uint64_t at = base; at < end; ) {
-        uint64_t want = MIN((end - at) / page, READ_ENTRIES);
-        ssize_t got = RETRY_ON_EINTR(pread(p->pagemap, entry,
-                                           want * sizeof(*entry),
+        uint64_t to = MIN(QEMU_ALIGN_DOWN(at, READ_SPAN) + READ_SPAN, end);
+        ssize_t want = (to - at) / page * sizeof(*entry);
+        ssize_t got = RETRY_ON_EINTR(pread(p->pagemap, entry, want,
                                            at / page * sizeof(*entry)));
 
-        if (got < (ssize_t)sizeof(*entry)) {
+        if (got != want) {
             return got < 0 ? -errno : -EIO;
         }
-        for (uint64_t i = 0; i < got / sizeof(*entry); i++, at += page) {
+        for (uint64_t i = 0; at < to; i++, at += page) {
             if (!(entry[i] & (ENTRY_PRESENT | ENTRY_SWAPPED))) {
-                run_add(run, at - base, at - base + page);
+                run_add(run, at, at + page);
             }
         }
     }
@@ -177,7 +196,7 @@ bool tlm_populated_anon(TlmPopulated *p, const void *host, uint64_t len,
 {
     uint64_t base = (uintptr_t)host;
     uint64_t end = base + QEMU_ALIGN_DOWN(len, p->page_size);
-    Run run = { .found = found, .opaque = opaque };
+    Run run = { .found = found, .opaque = opaque, .base = base };
     int ret = -ENOTTY;
 
     if (p->can_scan) {
@@ -191,37 +210,88 @@ bool tlm_populated_anon(TlmPopulated *p, const void *host, uint64_t len,
     return ret == 0;
 }
 
-bool tlm_populated_shmem(int fd, uint64_t offset, uint64_t len,
-                         TlmZeroRun *found, void *opaque)
+static bool is_tmpfs(int fd)
 {
-    const int64_t end = offset + len;
+    struct stat st;
     struct statfs fs;
 
-    if (RETRY_ON_EINTR(fstatfs(fd, &fs)) < 0 ||
-        fs.f_type != TMPFS_SUPER_MAGIC) {
-        return false;
+    /* A device node has the magic number of the tmpfs that it lies in */
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+           RETRY_ON_EINTR(fstatfs(fd, &fs)) == 0 &&
+           fs.f_type == TMPFS_SUPER_MAGIC;
+}
+
+static bool is_zero(const uint8_t *mem, size_t len)
+{
+    return mem[0] == 0 && memcmp(mem, mem + 1, len - 1) == 0;
+}
+
+/*
+ * What of [@at, @end) is read as zero.  Unlike lseek(), pread() waits for
+ * the lock of each page that it finds, so that a page is seen as it is
+ * while it is moved, collapsed, split or swapped.
+ */
+static bool read_hole(int fd, size_t page, uint64_t at, uint64_t end, Run *run)
+{
+    const size_t size = MAX(READ_BYTES, page);
+    g_autofree uint8_t *buf = g_malloc(size);
+
+    while (at < end) {
+        size_t want = MIN(end - at, size);
+        ssize_t got = RETRY_ON_EINTR(pread(fd, buf, want, at));
+
+        if (got < 0 || (size_t)got < want) {
+            return false;
+        }
+        for (size_t i = 0; i < want; i += page) {
+            size_t len = MIN(page, want - i);
+
+            if (is_zero(buf + i, len)) {
+                run_add(run, at + i, at + i + len);
+            }
+        }
+        at += want;
     }
-    for (int64_t at = offset; at < end; ) {
+    return true;
+}
+
+/*
+ * lseek() says where to look, and no more: to it a page that is moved or
+ * collapsed at this moment is a hole as well.
+ */
+static bool read_holes(int fd, size_t page, int64_t at, int64_t end, Run *run)
+{
+    while (at < end) {
         int64_t data = lseek(fd, at, SEEK_DATA);
+        int64_t hole;
 
         if (data < 0 && errno == ENXIO) {
             /* No data from here on: a hole up to the end of the file */
             data = lseek(fd, 0, SEEK_END);
         }
-        if (data < at) {
+        if (data < at || !read_hole(fd, page, at, MIN(data, end), run)) {
             return false;
         }
-        data = MIN(data, end);
-        if (data > at) {
-            found(opaque, at - offset, data - at);
+        if (data >= end) {
+            return true;
         }
-        at = data;
-        if (at < end) {
-            at = lseek(fd, at, SEEK_HOLE);
-            if (at <= data) {
-                return false;
-            }
+        hole = lseek(fd, data, SEEK_HOLE);
+        if (hole < data) {
+            return false;
         }
+        /* Has become one since: on, or it may be so for ever */
+        at = MAX(hole, data + (int64_t)page);
     }
     return true;
+}
+
+bool tlm_populated_shmem(int fd, uint64_t page_size, uint64_t offset,
+                         uint64_t len, TlmZeroRun *found, void *opaque)
+{
+    Run run = { .found = found, .opaque = opaque, .base = offset };
+    bool ret = is_tmpfs(fd) &&
+               read_holes(fd, page_size, offset, offset + len, &run);
+
+    run_end(&run);
+    return ret;
 }

@@ -1,10 +1,11 @@
 /*
  * TLM: which pages of guest RAM were never populated
  *
- * A page of private anonymous memory that is neither present nor in swap,
- * and a hole in a file of shared memory, read as zero.  To find that out
- * from the kernel's tables costs far less than to read the page, which
- * maps a page of zeros there, or even allocates one.
+ * A page of private anonymous memory that is neither present nor in swap
+ * reads as zero.  To find that out from the kernel's tables costs far less
+ * than to read the page, which maps a page of zeros there.  Shared memory
+ * is read, but by its file: to read a hole through the mapping would
+ * allocate it.
  *
  * The functions report what is known to be zero, never what is not: when
  * in doubt, when something cannot be read, or when the kernel reports less
@@ -53,10 +54,11 @@ bool tlm_populated_anon(TlmPopulated *p, const void *host, uint64_t len,
 /*
  * The same for [@offset, @offset + @len) of a file that holds shared
  * memory.  Reports nothing for any file but one of tmpfs, which memfd and
- * POSIX shared memory are: there a hole has never been written to.
+ * POSIX shared memory are.  What lseek() calls a hole is read before it is
+ * reported: nothing is allocated by that, and nothing is swapped in.
  * Changes the file's position.
  */
-bool tlm_populated_shmem(int fd, uint64_t offset, uint64_t len,
-                         TlmZeroRun *found, void *opaque);
+bool tlm_populated_shmem(int fd, uint64_t page_size, uint64_t offset,
+                         uint64_t len, TlmZeroRun *found, void *opaque);
 
 #endif

@@ -2,7 +2,8 @@
  * Unit tests of the search for pages that were never populated: real memory
  * of this process, against a model of what was done to it
  *
- * Every case runs with both ways of asking the kernel.  What must never
+ * Every case of private memory runs with both ways of asking the kernel, and
+ * all of them on Linux 6.1 as well, by test-populated-guest.py.  What must never
  * happen is that a page with content is reported; that what is zero is
  * reported is the point of the exercise, and tested where it is certain.
  *
@@ -12,7 +13,17 @@
 #include "qemu/osdep.h"
 #include <sys/auxv.h>
 #include <sys/mman.h>
-#include "populated.h"
+#include "populated-init.h"
+
+/* What is tested, with these in place of the system calls */
+static off_t seam_lseek(int fd, off_t offset, int whence);
+static ssize_t seam_pread(int fd, void *buf, size_t size, off_t offset);
+
+#define lseek seam_lseek
+#define pread seam_pread
+#include "populated.c"
+#undef lseek
+#undef pread
 
 #define MB (1UL << 20)
 
@@ -26,6 +37,50 @@ typedef struct {
     uint64_t end;               /* of the last run */
     unsigned runs;
 } Fixture;
+
+/* How a kernel errs: nothing of it happens where these are 0 */
+static struct {
+    unsigned holes;             /* so many SEEK_DATA find nothing */
+    unsigned flaps;             /* so many SEEK_HOLE find one at once */
+    uint8_t *left_out;          /* pagemap: the page table of this address */
+    unsigned errors;            /* how many of these there were */
+} kernel;
+
+static off_t seam_lseek(int fd, off_t offset, int whence)
+{
+    if (whence == SEEK_DATA && kernel.holes) {
+        kernel.holes--;
+        kernel.errors++;
+        errno = ENXIO;
+        return -1;
+    }
+    if (whence == SEEK_HOLE && kernel.flaps) {
+        kernel.flaps--;
+        kernel.errors++;
+        return offset;
+    }
+    return lseek(fd, offset, whence);
+}
+
+/* Linux before 6.5: what is behind the page table takes its place */
+static ssize_t seam_pread(int fd, void *buf, size_t size, off_t offset)
+{
+    const uint64_t page = getauxval(AT_PAGESZ), table = 2 * MB / page * 8;
+    uint64_t from = (uintptr_t)kernel.left_out / page * 8;
+
+    if (!kernel.left_out || offset >= from + table || offset + size <= from) {
+        return pread(fd, buf, size, offset);
+    }
+    kernel.errors++;
+    if (offset < from) {
+        g_assert_cmpint(pread(fd, buf, from - offset, offset), ==,
+                        from - offset);
+        buf = (uint8_t *)buf + (from - offset);
+        size -= from - offset;
+    }
+    g_assert_cmpint(pread(fd, buf, size, from + table), ==, size);
+    return offset < from ? size + (from - offset) : size;
+}
 
 static void ignore(void *opaque, uint64_t start, uint64_t len)
 {
@@ -49,6 +104,7 @@ static bool kernel_has_scan(void)
 static void setup(Fixture *f, gconstpointer scan)
 {
     memset(f, 0, sizeof(*f));
+    memset(&kernel, 0, sizeof(kernel));
     f->page = getauxval(AT_PAGESZ);
     f->scan = GPOINTER_TO_INT(scan);
     g_assert_true(tlm_populated_open(&f->p, f->page));
@@ -77,6 +133,7 @@ static void teardown(Fixture *f, gconstpointer scan)
         munmap(f->mem, f->pages * f->page);
     }
     g_free(f->reported);
+    memset(&kernel, 0, sizeof(kernel));
 }
 
 static bool unsupported(Fixture *f)
@@ -125,7 +182,8 @@ static void look_shmem(Fixture *f, int fd)
     memset(f->reported, 0, f->pages * sizeof(bool));
     f->runs = 0;
     f->end = 0;
-    g_assert_true(tlm_populated_shmem(fd, 0, f->pages * f->page, found, f));
+    g_assert_true(tlm_populated_shmem(fd, f->page, 0, f->pages * f->page,
+                                      found, f));
 }
 
 static uint8_t read_page(const uint8_t *mem)
@@ -137,6 +195,19 @@ static uint8_t read_page(const uint8_t *mem)
 static void write_page(Fixture *f, uint64_t i)
 {
     f->mem[i * f->page + i % f->page] = 1;
+}
+
+static bool *write_all_but(Fixture *f, uint64_t page)
+{
+    bool *used = g_new0(bool, f->pages);
+
+    for (uint64_t i = 0; i < f->pages; i++) {
+        used[i] = i != page;
+        if (used[i]) {
+            write_page(f, i);
+        }
+    }
+    return used;
 }
 
 static void assert_reported(Fixture *f, const bool *used)
@@ -390,6 +461,36 @@ static void test_no_answer(Fixture *f, gconstpointer scan)
     g_assert_false(f->p.can_scan);
 }
 
+/*
+ * An answer without the pages of one page table, which is as long as it was
+ * to be: those were zero at that moment, but not what comes behind them.
+ */
+static void test_left_out(Fixture *f, gconstpointer scan)
+{
+    uint64_t table = 2 * MB / f->page;
+    uint8_t *aligned;
+    uint64_t at;
+
+    if (unsupported(f)) {
+        return;
+    }
+    map_memory(f, 16 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    use_small_pages(f);
+    aligned = (uint8_t *)QEMU_ALIGN_UP((uintptr_t)f->mem, 2 * MB);
+    at = (aligned - f->mem) / f->page;
+    /* Nothing in the first table, all of the second, nothing in the others */
+    for (uint64_t i = at + table; i < at + 2 * table; i++) {
+        write_page(f, i);
+    }
+    kernel.left_out = aligned;
+    look(f);
+    g_assert_cmpint(kernel.errors > 0, ==, !f->scan);
+    for (uint64_t i = at + table; i < at + 2 * table; i++) {
+        g_assert_false(f->reported[i]);
+    }
+    g_assert_true(f->reported[at + 2 * table]);
+}
+
 static void test_resident(void)
 {
     uint64_t page = getauxval(AT_PAGESZ);
@@ -410,6 +511,8 @@ static void test_shmem(Fixture *f, gconstpointer scan)
     g_autoptr(GRand) rnd = g_rand_new_with_seed(11);
     g_autofree bool *used = NULL;
     int fd = memfd_create("test", MFD_CLOEXEC);
+    struct stat st;
+    blkcnt_t blocks;
 
     g_assert_cmpint(fd, >=, 0);
     g_assert_cmpint(ftruncate(fd, 32 * MB), ==, 0);
@@ -417,6 +520,8 @@ static void test_shmem(Fixture *f, gconstpointer scan)
     look_shmem(f, fd);
     g_assert_cmpuint(f->runs, ==, 1);
     g_assert_cmpuint(f->end, ==, 32 * MB);
+    g_assert_cmpint(fstat(fd, &st), ==, 0);
+    g_assert_cmpuint(st.st_blocks, ==, 0);
 
     used = g_new0(bool, f->pages);
     for (uint64_t i = 0; i < f->pages; i++) {
@@ -425,8 +530,13 @@ static void test_shmem(Fixture *f, gconstpointer scan)
             write_page(f, i);
         }
     }
+    g_assert_cmpint(fstat(fd, &st), ==, 0);
+    blocks = st.st_blocks;
     look_shmem(f, fd);
     assert_reported(f, used);
+    /* No hole has been filled */
+    g_assert_cmpint(fstat(fd, &st), ==, 0);
+    g_assert_cmpuint(st.st_blocks, ==, blocks);
 
     /* As a balloon does it */
     g_assert_cmpint(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -452,11 +562,91 @@ static void test_shmem_part(Fixture *f, gconstpointer scan)
     map_memory(f, 4 * MB, MAP_SHARED, fd);
     write_page(f, 101);
     write_page(f, 103);
-    g_assert_true(tlm_populated_shmem(fd, 100 * f->page, 3 * f->page, found,
-                                      f));
+    g_assert_true(tlm_populated_shmem(fd, f->page, 100 * f->page, 3 * f->page,
+                                      found, f));
     g_assert_cmpuint(f->runs, ==, 2);
     g_assert_true(f->reported[0] && !f->reported[1] && f->reported[2]);
     close(fd);
+}
+
+/*
+ * A page that is moved or collapsed is a hole to lseek() at that moment, and
+ * the last one of the file if there are only such pages behind it.
+ */
+static void test_shmem_moved(Fixture *f, gconstpointer scan)
+{
+    g_autofree bool *used = NULL;
+    int fd = memfd_create("test", MFD_CLOEXEC);
+
+    g_assert_cmpint(ftruncate(fd, MB), ==, 0);
+    map_memory(f, MB, MAP_SHARED, fd);
+    used = write_all_but(f, 50);
+    for (unsigned n = 1; n <= 3; n++) {
+        kernel.holes = n;
+        look_shmem(f, fd);
+        g_assert_cmpuint(kernel.holes, ==, n - 1);
+        assert_reported(f, used);
+    }
+    close(fd);
+}
+
+/* Data where SEEK_DATA looks, and a hole where SEEK_HOLE does, for ever */
+static void test_shmem_flaps(Fixture *f, gconstpointer scan)
+{
+    g_autofree bool *used = NULL;
+    int fd = memfd_create("test", MFD_CLOEXEC);
+
+    g_assert_cmpint(ftruncate(fd, MB), ==, 0);
+    map_memory(f, MB, MAP_SHARED, fd);
+    used = write_all_but(f, 50);
+    kernel.flaps = f->pages;
+    look_shmem(f, fd);
+    assert_reported(f, used);
+    close(fd);
+}
+
+/* Allocated beforehand, never written to: zero, and left as it is */
+static void test_shmem_allocated(Fixture *f, gconstpointer scan)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC);
+
+    g_assert_cmpint(ftruncate(fd, 4 * MB), ==, 0);
+    g_assert_cmpint(posix_fallocate(fd, 0, 4 * MB), ==, 0);
+    map_memory(f, 4 * MB, MAP_SHARED, fd);
+    write_page(f, 100);
+    look_shmem(f, fd);
+    g_assert_cmpuint(f->runs, ==, 2);
+    g_assert_false(f->reported[100]);
+    close(fd);
+}
+
+/* Only with "-m perf": how long it takes to look at 1 GiB */
+static void test_shmem_speed(void)
+{
+    static const struct {
+        const char *what;
+        unsigned step;          /* every so many pages holds data; 0: none */
+    } cases[] = { { "untouched", 0 }, { "every other page", 2 }, { "full", 1 } };
+
+    for (unsigned c = 0; c < ARRAY_SIZE(cases); c++) {
+        Fixture f = { .page = getauxval(AT_PAGESZ) };
+        int fd = memfd_create("test", MFD_CLOEXEC);
+        double ms;
+
+        g_assert_cmpint(ftruncate(fd, 1024 * MB), ==, 0);
+        map_memory(&f, 1024 * MB, MAP_SHARED, fd);
+        for (uint64_t i = 0; cases[c].step && i < f.pages;
+             i += cases[c].step) {
+            write_page(&f, i);
+        }
+        g_test_timer_start();
+        look_shmem(&f, fd);
+        ms = g_test_timer_elapsed() * 1000;
+        g_test_minimized_result(ms, "%s: %.1f ms", cases[c].what, ms);
+        munmap(f.mem, 1024 * MB);
+        g_free(f.reported);
+        close(fd);
+    }
 }
 
 /* Behind the end of the file there is nothing to be sure of */
@@ -466,7 +656,7 @@ static void test_shmem_end(Fixture *f, gconstpointer scan)
 
     g_assert_cmpint(ftruncate(fd, MB), ==, 0);
     map_memory(f, 2 * MB, MAP_SHARED, fd);
-    g_assert_false(tlm_populated_shmem(fd, 0, 2 * MB, found, f));
+    g_assert_false(tlm_populated_shmem(fd, f->page, 0, 2 * MB, found, f));
     g_assert_cmpuint(f->end, ==, MB);
     close(fd);
 }
@@ -474,12 +664,12 @@ static void test_shmem_end(Fixture *f, gconstpointer scan)
 /* Not tmpfs: nothing is reported, holes or not */
 static void test_other_file(Fixture *f, gconstpointer scan)
 {
-    int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 
     g_assert_cmpint(fd, >=, 0);
     f->pages = 1;
     f->reported = g_new0(bool, 1);
-    g_assert_false(tlm_populated_shmem(fd, 0, f->page, found, f));
+    g_assert_false(tlm_populated_shmem(fd, f->page, 0, f->page, found, f));
     g_assert_cmpuint(f->runs, ==, 0);
     close(fd);
 }
@@ -497,7 +687,15 @@ static void add(const char *name, void (*test)(Fixture *, gconstpointer))
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
+    char *init_args[] = { argv[0], (char *)"--tap", (char *)"-k", NULL };
+    char **args = argv;
+
+    if (getpid() == 1) {
+        init_system();
+        argc = 3;
+        args = init_args;
+    }
+    g_test_init(&argc, &args, NULL);
     add("untouched", test_untouched);
     add("full", test_full);
     add("patterns", test_patterns);
@@ -510,11 +708,21 @@ int main(int argc, char **argv)
     add("fork", test_fork);
     add("unmapped", test_unmapped);
     add("no-answer", test_no_answer);
+    add("left-out", test_left_out);
     g_test_add_func("/populated/resident", test_resident);
     g_test_add("/populated/shmem/pages", Fixture, NULL, setup, test_shmem,
                teardown);
     g_test_add("/populated/shmem/part", Fixture, NULL, setup, test_shmem_part,
                teardown);
+    g_test_add("/populated/shmem/moved", Fixture, NULL, setup,
+               test_shmem_moved, teardown);
+    g_test_add("/populated/shmem/flaps", Fixture, NULL, setup,
+               test_shmem_flaps, teardown);
+    g_test_add("/populated/shmem/allocated", Fixture, NULL, setup,
+               test_shmem_allocated, teardown);
+    if (g_test_perf()) {
+        g_test_add_func("/populated/shmem/speed", test_shmem_speed);
+    }
     g_test_add("/populated/shmem/end", Fixture, NULL, setup, test_shmem_end,
                teardown);
     g_test_add("/populated/shmem/other-file", Fixture, NULL, setup,
