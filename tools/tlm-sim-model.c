@@ -18,6 +18,9 @@
 #define BUFFERS   (4e6)         /* bytes between here and there */
 #define AGE       0.5           /* s; as in the coordinator */
 #define GIVE_UP   (30 * 86400.0)
+/* As in the pacer and burst.c: what a burst is, and what tells nothing */
+#define BUCKET    0.0345        /* s of the cap */
+#define UNTIMED   (1.25e6)      /* bytes; as many again are timed at least */
 
 const char *const sim_mode_names[] = { "offline", "none", "auto" };
 const char *const sim_model_names[] = {
@@ -47,6 +50,17 @@ typedef struct {
     double buffered;
     double noise;
 } Sim;
+
+static bool has_bursts(const SimConfig *c, double cap)
+{
+    return !c->no_bursts && cap * BUCKET >= 2 * UNTIMED;
+}
+
+bool sim_link_known(const SimConfig *c)
+{
+    return c->tell_link || ((!c->cap || has_bursts(c, c->cap)) &&
+                            (!c->cap_later || has_bursts(c, c->cap_later)));
+}
 
 static double gauss(GRand *rnd)
 {
@@ -185,6 +199,8 @@ typedef struct {
     double bytes;               /* on the wire */
     double time;                /* of mtx, for zero pages */
     double sent, covered, zero;
+    double held;                /* s that the cap held back */
+    double burst, burst_time;   /* bytes, s: when it did not */
 } Budget;
 
 /* mtx: at most @bytes of the budget */
@@ -344,7 +360,7 @@ static void epoch(Sim *s, double length, double cap,
                   const TlmPlanDecision *d, bool *mtx_done, Budget *b,
                   double *lasted)
 {
-    double bw, half, left;
+    double bw, half, left, can;
     bool was_done = *mtx_done;
 
     s->noise = link_noise(s, length);
@@ -354,8 +370,14 @@ static void epoch(Sim *s, double length, double cap,
     left = MIN(BUFFERS, bw * 0.05) - s->buffered;
     b->bytes += left;
     s->buffered += left;
+    can = b->bytes;
     if (cap > 0) {
         b->bytes = MIN(b->bytes, cap * length);
+    }
+    b->held = can > 0 ? length * (1 - b->bytes / can) : 0;
+    if (b->held > 0 && has_bursts(s->c, cap)) {
+        b->burst = cap * BUCKET - UNTIMED;
+        b->burst_time = b->burst / (link_at(s, s->now) * link_noise(s, 0));
     }
     left = b->bytes;
     half = b->bytes / 2;
@@ -469,6 +491,9 @@ void sim_run(const SimConfig *c, SimResult *r)
             .sent_pages_bytes = b.covered,
             .zero_bytes = b.zero,
             .device_bytes = c->device,
+            .held_ns = b.held * NS,
+            .burst_bytes = b.burst,
+            .burst_ns = b.burst_time * NS,
             .guest_speed = d.guest_speed,
             .mtx_done = mtx_done,
             .can_switchover = true,

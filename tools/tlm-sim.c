@@ -94,6 +94,7 @@ static void usage(FILE *f)
 "  --cap N              max-bandwidth, bytes/s\n"
 "  --cap-later N@T      max-bandwidth from T seconds on\n"
 "  --tell-link          switchover-bandwidth is set to the link's\n"
+"  --no-bursts          nothing is known of the link beyond the cap\n"
 "  --noise X            of the link; default 0.03\n"
 "  --compression X      bytes sent per byte\n"
 "  --scan N             bytes/s of zero pages that mtx looks at\n"
@@ -121,7 +122,7 @@ int main(int argc, char **argv)
 {
     enum {
         MODE = 256, MODEL, RAM, WS, WHERE, ZERO, SPARSE, RATE, LINK, LATER,
-        CAP, CAP_LATER, TELL, NOISE, COMPRESSION, SCAN, DEVICE,
+        CAP, CAP_LATER, TELL, NO_BURSTS, NOISE, COMPRESSION, SCAN, DEVICE,
         STOP_COST, BOUND, NEW_BOUND, CANCEL, LIMIT, EPOCH, VCPUS, SEED,
         JSON, VERBOSE,
         SELFTEST, RUNS, HELP,
@@ -133,7 +134,8 @@ int main(int argc, char **argv)
         { "sparse", 0, NULL, SPARSE }, { "rate", 1, NULL, RATE },
         { "link", 1, NULL, LINK }, { "link-later", 1, NULL, LATER },
         { "cap", 1, NULL, CAP }, { "cap-later", 1, NULL, CAP_LATER },
-        { "tell-link", 0, NULL, TELL }, { "noise", 1, NULL, NOISE },
+        { "tell-link", 0, NULL, TELL }, { "no-bursts", 0, NULL, NO_BURSTS },
+        { "noise", 1, NULL, NOISE },
         { "compression", 1, NULL, COMPRESSION }, { "scan", 1, NULL, SCAN },
         { "device", 1, NULL, DEVICE }, { "stop-cost", 1, NULL, STOP_COST },
         { "bound", 1, NULL, BOUND },
@@ -193,6 +195,9 @@ int main(int argc, char **argv)
             break;
         case TELL:
             c.tell_link = true;
+            break;
+        case NO_BURSTS:
+            c.no_bursts = true;
             break;
         case NOISE:
             ok = parse_size(optarg, 1000, &c.noise);

@@ -46,6 +46,7 @@ typedef struct SimConfig {
     double cap_later;           /* 0: does not change */
     double cap_changes;         /* when */
     bool tell_link;             /* switchover-bandwidth is set */
+    bool no_bursts;             /* nothing tells what a cap hides */
     double compression;         /* wire bytes per byte */
     double scan_rate;           /* one thread's, through zero pages */
     double device;
@@ -82,6 +83,8 @@ typedef struct SimResult {
 
 /* tlm-sim-model.c */
 void sim_defaults(SimConfig *c);
+/* Can the planner learn what the link carries, whatever the cap? */
+bool sim_link_known(const SimConfig *c);
 void sim_run(const SimConfig *c, SimResult *r);
 /* tlm-sim.c */
 void sim_print_result(const SimConfig *c, const SimResult *r, bool json);

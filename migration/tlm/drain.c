@@ -34,21 +34,53 @@
  */
 #define TAIL_BYTES (64 * KiB)
 
+/* Where tcpi_bytes_acked is in the kernel's struct tcp_info, Linux 4.1 */
+#define TCP_INFO_BYTES_ACKED 120
+
+/* -1 if it is none */
+static int channel_socket(QIOChannel *ioc)
+{
+    if (object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS)) {
+        ioc = QIO_CHANNEL_TLS(ioc)->master;
+    }
+    if (!object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
+        return -1;
+    }
+    return QIO_CHANNEL_SOCKET(ioc)->fd;
+}
+
 /* Bytes that the peer's kernel has not acknowledged; 0 if not known */
 static uint64_t channel_queued(QIOChannel *ioc)
 {
     int queued = 0;
 
-    if (object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS)) {
-        ioc = QIO_CHANNEL_TLS(ioc)->master;
-    }
 #ifdef SIOCOUTQ
-    if (object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET) &&
-        ioctl(QIO_CHANNEL_SOCKET(ioc)->fd, SIOCOUTQ, &queued) < 0) {
+    int fd = channel_socket(ioc);
+
+    if (fd >= 0 && ioctl(fd, SIOCOUTQ, &queued) < 0) {
         return 0;
     }
 #endif
     return queued;
+}
+
+/* Bytes that it has; 0 if not known */
+static uint64_t channel_acked(QIOChannel *ioc)
+{
+    uint64_t acked = 0;
+
+#ifdef CONFIG_LINUX
+    /* netinet/tcp.h may not have it, and does not go with linux/tcp.h */
+    char info[TCP_INFO_BYTES_ACKED + sizeof(acked)];
+    socklen_t len = sizeof(info);
+    int fd = channel_socket(ioc);
+
+    if (fd >= 0 && !getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) &&
+        len == sizeof(info)) {
+        memcpy(&acked, info + TCP_INFO_BYTES_ACKED, sizeof(acked));
+    }
+#endif
+    return acked;
 }
 
 /* On all channels.  Coordinator; or with the BQL held. */
@@ -60,6 +92,22 @@ uint64_t tlm_queued_bytes(void)
         queued += channel_queued(multifd_send_channel(i));
     }
     return queued;
+}
+
+/* The same, acknowledged; 0 if that is not known of all of them */
+uint64_t tlm_acked_bytes(void)
+{
+    uint64_t sum = 0;
+
+    for (int i = 0; i < migrate_multifd_channels(); i++) {
+        uint64_t acked = channel_acked(multifd_send_channel(i));
+
+        if (!acked) {
+            return 0;
+        }
+        sum += acked;
+    }
+    return sum;
 }
 
 /*

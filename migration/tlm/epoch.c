@@ -229,10 +229,24 @@ int tlm_epoch_run(int64_t ns, bool linger)
             qemu_cond_broadcast(&tlm.wake);
             left_ns = NANOSECONDS_PER_SECOND;
         }
+        if (tlm.burst_on) {
+            left_ns = 0;
+        }
         qemu_cond_timedwait(&tlm.done, &tlm.lock,
                             MIN(left_ns / SCALE_MS + 1, 1000));
+        if (tlm.burst_on) {
+            qemu_mutex_unlock(&tlm.lock);
+            tlm.burst_on = tlm_burst_look(
+                &tlm.burst, qemu_clock_get_ns(QEMU_CLOCK_REALTIME),
+                tlm_acked_bytes());
+            qemu_mutex_lock(&tlm.lock);
+            if (tlm.burst.bytes) {
+                trace_tlm_burst(tlm.epoch, tlm.burst.bytes, tlm.burst.ns);
+            }
+        }
     }
 
+    tlm.burst_on = false;
     tlm.epoch_busy_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - now_ns;
     while (linger && !interrupted()) {
         int64_t left_ns = end_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);

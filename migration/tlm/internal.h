@@ -24,6 +24,7 @@
 #include "exec/ramblock.h"
 #include "migration/multifd.h"
 #include "migration/threadinfo.h"
+#include "burst.h"
 #include "ledger.h"
 #include "overcommit.h"
 #include "pacer.h"
@@ -109,7 +110,10 @@ typedef struct TlmState {
     int64_t epoch_begin_ns, epoch_busy_ns;
     bool epoch_timed_out;       /* the workers had work to the end */
     uint64_t epoch_begin_bytes, epoch_begin_pages, epoch_begin_zero_pages;
-    int64_t epoch_begin_paused_ns;
+    int64_t epoch_begin_paused_ns, epoch_begin_held_ns;
+    TlmBurst burst;             /* in this epoch */
+    bool burst_on;
+    int64_t burst_ns;           /* when the last one was begun */
     bool switchover_due;
     unsigned bound_doubts;      /* epochs in a row that think differently */
     uint64_t stopped_pages;     /* sent when the guest was stopped */
@@ -174,6 +178,7 @@ unsigned long tlm_skip_unpopulated(TlmBlock *b, unsigned long start,
                                    unsigned long npages);
 /* drain.c */
 uint64_t tlm_queued_bytes(void);
+uint64_t tlm_acked_bytes(void);
 void tlm_drain(void);
 /* worker.c */
 void tlm_workers_start(void);

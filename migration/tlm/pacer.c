@@ -15,10 +15,10 @@
  *     FILL + bucket + in flight <= 1 + OVERSHOOT
  *
  * The bucket is what a sender that wakes up too late may catch up with;
- * the more of it, the less a busy host costs.
+ * the more of it, the less a busy host costs, and the more a burst tells.
  */
 #define OVERSHOOT        0.047
-#define IN_FLIGHT_SHARE  0.025
+#define IN_FLIGHT_SHARE  0.0125
 #define BUCKET_MIN_SHARE 0.005
 #define FILL_MIN         0.985
 
@@ -92,6 +92,7 @@ int64_t tlm_pacer_wait_ns(TlmPacer *p, int64_t now_ns, uint64_t sent_bytes)
     }
     if (now_ns > p->last_ns) {
         elapsed = (double)now_ns - (double)p->last_ns;
+        p->held_ns += MIN(elapsed, p->told_ns);
         filled = elapsed / NS_PER_S * p->fill_rate;
     }
     /* A clock that has jumped back starts anew: no credit, no long wait */
@@ -109,20 +110,32 @@ int64_t tlm_pacer_wait_ns(TlmPacer *p, int64_t now_ns, uint64_t sent_bytes)
     }
     p->tokens = MIN(p->tokens - spent, p->bucket);
     p->last_sent = sent_bytes;
+    p->told_ns = 0;
 
     if (!p->rate) {
         p->tokens = 0;
+        p->saving = false;
         return 0;
     }
 
-    if (p->tokens >= 0) {
+    p->saving &= p->tokens < p->bucket;
+    wait = ((p->saving ? p->bucket : 0) - p->tokens) / p->fill_rate * NS_PER_S;
+    if (!p->saving && p->tokens >= 0) {
         return 0;
     }
-    wait = -p->tokens / p->fill_rate * NS_PER_S;
-    if (wait >= MAX_WAIT_NS) {
-        return MAX_WAIT_NS;
-    }
-    return MAX((int64_t)wait, 1);
+    p->told_ns = wait >= MAX_WAIT_NS ? MAX_WAIT_NS : MAX((int64_t)wait, 1);
+    return p->told_ns;
+}
+
+double tlm_pacer_save_up(TlmPacer *p)
+{
+    p->saving = p->rate;
+    return p->rate ? p->bucket : 0;
+}
+
+int64_t tlm_pacer_fill_ns(const TlmPacer *p)
+{
+    return p->rate ? p->bucket / p->fill_rate * NS_PER_S : 0;
 }
 
 unsigned tlm_pacer_batch_pages(const TlmPacer *p, size_t page_size,

@@ -29,7 +29,10 @@ typedef struct TlmPacer {
     double tokens;          /* bytes; negative: debt */
     double bucket;          /* bytes; what may be saved up */
     double in_flight;       /* bytes; what may be under way unaccounted */
+    int64_t held_ns;        /* for so long it has held the channels back */
+    int64_t told_ns;        /* the wait that it has asked for last */
     unsigned channels;
+    bool saving;            /* until the bucket is full */
     bool rebase;            /* the next sent_bytes is a new start */
 } TlmPacer;
 
@@ -59,6 +62,16 @@ void tlm_pacer_set_rate(TlmPacer *p, uint64_t bytes_per_s,
  * may (never more than a second, so that the caller notices a new rate).
  */
 int64_t tlm_pacer_wait_ns(TlmPacer *p, int64_t now_ns, uint64_t sent_bytes);
+
+/*
+ * Queue nothing before the bucket is full: what it holds then goes out in
+ * one burst.  The cap is kept, and no more than a moment is lost.
+ * Returns the size of the bucket in bytes, 0 without a cap.
+ */
+double tlm_pacer_save_up(TlmPacer *p);
+
+/* Nanoseconds in which the cap fills the bucket; 0 without a cap */
+int64_t tlm_pacer_fill_ns(const TlmPacer *p);
 
 /*
  * Pages in a batch: few enough that all channels' unaccounted batches

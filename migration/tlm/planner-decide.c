@@ -29,6 +29,29 @@
 #define LOSS_SHARE_MAX    0.03
 
 /*
+ * What seems to be out of reach for this part of the time that is left, or
+ * for so many seconds, is given up.  While the bound is far, another look
+ * costs next to nothing; and one slow second is no slow link.  To cancel
+ * has even more time: the guest is not stopped meanwhile.
+ */
+#define PATIENCE_SHARE    0.1
+#define PATIENCE_MAX      5.0
+#define PATIENCE_CANCEL   0.5
+/*
+ * No stop for the bound before so much of the link has been seen, as long
+ * as that overruns it by this part at most
+ */
+#define DOUBT_SHARE       0.005
+/*
+ * To cancel is sure only when the bound has passed, if a cap has hidden what
+ * the link carries: the guest is stopped if the bound may be missed by this
+ * part, and not if by more
+ */
+#define DOUBT_CANCEL      0.1
+/* What the stop takes is not known: do not stop in the first half, at least */
+#define HOPE_SHARE        0.5
+
+/*
  * A small multiple of what a sync costs; a larger one while mtx works,
  * when nothing waits for the end of an epoch.
  */
@@ -80,10 +103,11 @@ void tlm_plan_throttle(TlmPlanner *p, const TlmPlanParams *params)
  * The user has changed his mind: the reason why the guest is throttled is
  * gone.  Whether there is another one, the next decision will show.
  */
-void tlm_plan_release(TlmPlanner *p, const TlmPlanParams *params)
+void tlm_plan_release(TlmPlanner *p, const TlmPlanParams *params,
+                      bool cap_raised)
 {
     bool more_time = p->throttled_bound_ms &&
-                     (!params->time_bound_ms ||
+                     (cap_raised || !params->time_bound_ms ||
                       params->time_bound_ms > p->throttled_bound_ms);
 
     if (p->throttled &&
@@ -235,52 +259,69 @@ bool tlm_plan_pass_is_futile(const TlmPlanner *p, const TlmPlanParams *params,
  *
  * Stopping now takes until clock + stop.  Each epoch that is spent live
  * moves this end by the part of it that was not useful.
+ *
+ * A cap that binds hides what the link carries in stage 3.  What only the
+ * cap makes late is not out of reach, and no reason to stop early.
  */
 bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
-                         const TlmPlanNow *n, double stop, bool trusted,
-                         TlmPlanDecision *d)
+                         const TlmPlanNow *n, const TlmPlanStop *stop,
+                         bool trusted, TlmPlanDecision *d)
 {
     double bound = params->time_bound_ms / MS_PER_S;
-    double slack = bound - p->clock - stop;
+    double time_left = bound - p->clock;
+    double slack = time_left - stop->guess;
     double noise = bound * BOUND_NOISE_SHARE + BOUND_NOISE;
-    double stop_bw = tlm_plan_stop_bandwidth(p, params);
+    double stop_bw = tlm_plan_stop_bandwidth_guess(p, params);
     double gain = stop_bw > 0 ?
         sane(tlm_plan_live_bandwidth(p, params) / stop_bw, 0, 1) : 0;
-    double loss, drift, allowed, fit, end, waste;
-    bool far, sure;
+    double loss = 1 - MIN(p->yield_least, 1) * gain;
+    bool cancel = params->bound_action == TLM_PLAN_BOUND_CANCEL;
+    double patience = cancel ?
+        MAX(bound * PATIENCE_SHARE, PATIENCE_CANCEL) :
+        time_left * PATIENCE_SHARE;
+    double drift, allowed, fit, end, waste, waited;
+    bool lost = time_left - stop->least < -noise, far, nearly, told, sure;
+    bool blind = stop->guess < stop->safe;  /* a cap is all that is known */
 
-    /*
-     * A cap that binds hides what the link would carry in stage 3: a late
-     * end cannot become later by stopping now.
-     */
-    if (params->max_bandwidth && !params->switchover_bandwidth &&
-        stop_bw > params->max_bandwidth * 0.85 && slack < 0) {
-        gain = MIN(gain, 0.5);
-    }
-    loss = 1 - MIN(p->yield_least, 1) * gain;
-
-    if (stop >= FOREVER && p->clock < bound) {
+    /* what the user says of the link is not doubted */
+    patience = params->switchover_bandwidth ? 0 : MIN(patience, PATIENCE_MAX);
+    if (stop->guess >= FOREVER && p->clock < bound) {
         return false;           /* nothing is known yet */
     }
-    if (slack < -noise) {
-        p->unreachable++;
-        d->bound_reachable = !trusted;
-        d->smallest_bound_ms = to_ms(p->clock + stop);
+    if (blind) {
+        slack = MAX(slack, time_left - bound * HOPE_SHARE);
+    }
+    if (slack < -noise && !blind) {
+        if (!p->unreachable++) {
+            p->unreachable_at = p->clock;
+        }
+        d->bound_reachable = !trusted || !lost;
         /* once mtx is done there is no time left to make sure */
-        far = slack < -noise - bound / (trusted ? 10 : 4);
-        sure = trusted ? p->unreachable >= 2
+        far = slack < -noise - bound / 4;
+        nearly = !lost && cancel ? slack > -bound * DOUBT_CANCEL
+                                 : !cancel && slack > -bound * LOSS_SHARE_MAX;
+        waited = p->clock - p->unreachable_at;
+        told = trusted ? p->unreachable >= 2
                        : tlm_plan_stop_known(p, params) && far &&
                          n->unsent <= 0;
+        sure = told && (nearly || waited > patience - EPOCH_MIN);
         sure |= p->clock > bound;
-        if (params->bound_action == TLM_PLAN_BOUND_CANCEL) {
-            if (sure) {
+        if (cancel) {
+            if (sure && lost) {
                 d->bound_reachable = false;
                 d->action = TLM_PLAN_CANCEL;
                 d->reason = "the time bound cannot be kept";
                 return true;
             }
-            if (!trusted) {
+            if (!trusted && !told) {
                 return false;
+            }
+            if (!sure || !nearly) {
+                /* nor is the guest stopped for what seems to be of no use */
+                shorten_epoch(p, EPOCH_MIN);
+                d->send_hot = p->throttled || n->unsent <= 0;
+                d->reason = "the time bound seems to be out of reach";
+                return true;
             }
         }
         if (!sure && p->bw_samples && p->clock + EPOCH_MIN < bound) {
@@ -296,17 +337,19 @@ bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
     }
 
     /* What is lost in an epoch is little, but there may be many to come */
-    drift = trusted && slack < 0 ? stop * loss - slack : 0;
-    allowed = params->bound_action == TLM_PLAN_BOUND_CANCEL ?
-              noise : bound * LOSS_SHARE_MAX;
+    drift = trusted && slack < 0 ? stop->guess * loss - slack : 0;
+    allowed = cancel ? noise : bound * LOSS_SHARE_MAX;
     if ((slack < p->epoch * loss + 0.005 && loss > LOSS_MIN) ||
         drift > allowed) {
         /* a shorter epoch may still be worth it */
         if (slack > EPOCH_MIN * loss + 0.005) {
             shorten_epoch(p, (slack - 0.005) / loss);
+        } else if (p->bw_time < patience && slack > -bound * DOUBT_SHARE) {
+            shorten_epoch(p, EPOCH_MIN);
+            return false;
         } else if (!tlm_plan_link_dead(p)) {
             d->action = TLM_PLAN_SWITCHOVER;
-            d->reason = slack < -noise ?
+            d->reason = lost && slack < -noise ?
                 "the time bound is out of reach: overrun least" :
                 "the time bound requires it";
             return true;
@@ -322,6 +365,9 @@ bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
     end = p->clock + tlm_plan_stop_time(p, params, 0, fit, n->device) +
           tlm_plan_throttled_time(p, params, n->unsent, n->dirty, fit);
     waste = p->epoch * (1 - MIN(p->yield, 1));
+    if (blind && end > bound + noise) {
+        return false;           /* it cannot be known to be of any use */
+    }
     if (end + noise + 2 * waste > bound && waste > 0.05 * p->epoch &&
         n->unsent + n->dirty > fit) {
         tlm_plan_throttle(p, params);

@@ -186,7 +186,7 @@ static double predict(const TlmPlanner *p, const TlmPlanParams *params,
 
 void tlm_plan_fill_predictions(TlmPlanner *p, const TlmPlanParams *params,
                                const TlmPlanNow *n, const TlmPlanForecast *f,
-                               double stop, TlmPlanDecision *d)
+                               const TlmPlanStop *stop, TlmPlanDecision *d)
 {
     double bound = params->time_bound_ms / MS_PER_S;
     double limit = params->downtime_limit_ms / MS_PER_S;
@@ -195,28 +195,31 @@ void tlm_plan_fill_predictions(TlmPlanner *p, const TlmPlanParams *params,
     total = natural = predict(p, params, n, f, &downtime);
     if (bound > 0 && total > bound && total < FOREVER) {
         /* the deadline ends the live stage earlier, with more left */
-        double least = p->clock + stop;
+        double least = p->clock + stop->guess;
 
-        total = MAX(bound, least);
-        downtime = MAX(downtime, MIN(stop, total - p->clock));
+        total = MAX(bound, p->clock + stop->least);
+        downtime = MAX(downtime, MIN(stop->guess, total - p->clock));
         if (p->yield > 0 && p->yield < 1 && total > least) {
             downtime = MAX(downtime * 0.5,
-                           stop - (total - least) * p->yield /
+                           stop->guess - (total - least) * p->yield /
                            (1 - p->yield));
         }
     }
     if (d->action == TLM_PLAN_SWITCHOVER) {
-        downtime = stop;
-        total = p->clock + stop;
+        downtime = stop->guess;
+        total = p->clock + stop->guess;
         if (bound > 0 && tlm_plan_stop_known(p, params) &&
-            total > bound * (1 + BOUND_NOISE_SHARE) + BOUND_NOISE) {
+            p->clock + stop->least >
+            bound * (1 + BOUND_NOISE_SHARE) + BOUND_NOISE) {
             d->bound_reachable = false;
         }
     }
     d->predicted_total_ms = to_ms(total);
     d->predicted_downtime_ms = to_ms(downtime);
     d->eta_ms = total >= FOREVER ? 0 : to_ms(MAX(total - p->clock, 0));
-    d->smallest_bound_ms = to_ms(p->clock + stop);
+    /* where a cap is all that is known of the link, this is not known */
+    d->smallest_bound_ms = stop->guess < stop->safe
+                           ? 0 : to_ms(p->clock + stop->safe);
     if (bound > 0 && total < FOREVER) {
         d->slack_ms = (int64_t)params->time_bound_ms -
                       (int64_t)d->predicted_total_ms;
@@ -239,8 +242,9 @@ void tlm_planner_estimate(const TlmPlanParams *params,
     TlmPlanner *p = tlm_planner_new();
     TlmPlanDecision d = { .guest_speed = 1, .epoch_ms = EPOCH_MIN * MS_PER_S };
     double window = estimate->window_ms / MS_PER_S;
-    double ws, rate, stop;
+    double ws, rate;
     TlmPlanForecast f;
+    TlmPlanStop stop;
     TlmPlanNow n = { 0 };
 
     if (!with.switchover_bandwidth) {
@@ -270,12 +274,13 @@ void tlm_planner_estimate(const TlmPlanParams *params,
     n.dirty = n.hot;
     n.unsent = p->total - n.dirty;
     n.device = estimate->device_bytes;
-    stop = tlm_plan_stop_time(p, &with, n.unsent, n.dirty, n.device);
+    stop.safe = tlm_plan_stop_time(p, &with, n.unsent, n.dirty, n.device);
+    stop.guess = stop.least = stop.safe;
 
     tlm_plan_forecast(p, &with, &n, &f);
-    tlm_plan_fill_predictions(p, &with, &n, &f, stop, &d);
+    tlm_plan_fill_predictions(p, &with, &n, &f, &stop, &d);
     d.bound_reachable = !with.time_bound_ms ||
-        (stop < FOREVER && stop <= with.time_bound_ms / MS_PER_S);
+        (stop.safe < FOREVER && stop.safe <= with.time_bound_ms / MS_PER_S);
     d.bandwidth = tlm_plan_live_bandwidth(p, &with);
     d.dirty_rate = rate;
     d.reason = "estimate";

@@ -131,7 +131,9 @@ void tlm_plan_learn_guest(TlmPlanner *p, const TlmPlanNow *n, bool first)
     }
 
     if (p->bw_samples && p->bw > 0) {
-        double wasted = again * p->wire_per_byte / p->bw;
+        /* a stall under a cap that binds makes pages no more expensive */
+        double bw = p->held ? MAX(p->bw, p->cap) : p->bw;
+        double wasted = again * p->wire_per_byte / bw;
         double idle = n->dt - n->active;
 
         p->wasted += wasted;

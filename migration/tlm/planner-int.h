@@ -45,6 +45,13 @@
 
 #define FOREVER         1e15    /* s; no quantity in here is larger */
 
+/*
+ * While nothing but a cap on the live stage is known of the link, it is
+ * taken to carry so many times as much: whoever sets a cap leaves as much
+ * to others.
+ */
+#define CAP_HIDES       2.0
+
 struct TlmPlanner {
     unsigned samples;
     int64_t last_now_ns;
@@ -58,6 +65,14 @@ struct TlmPlanner {
     double bw_least;            /* most ever seen in any epoch */
     unsigned bw_samples;
     unsigned bw_off;            /* epochs in a row far off the average */
+    double bw_time;             /* s of the link that bw has been measured */
+    double cap;                 /* bytes/s in the last step; 0: none */
+    bool held;                  /* bw is what a cap lets through */
+    double free;                /* s since it last held anything back */
+    double bursts[3];           /* so: bytes/s of the last ones, */
+    unsigned n_bursts;
+    double burst;               /* and their median */
+    double link;                /* bytes/s to count on; 0: not known */
     double duty;                /* share of the time that epochs make up */
     double silent;              /* s that nothing has been sent */
     double silent_most;         /* s, the longest silence that ended */
@@ -98,6 +113,7 @@ struct TlmPlanner {
     double least_left;
     unsigned stuck;
     unsigned unreachable;       /* samples in a row */
+    double unreachable_at;      /* when that began */
     double epoch;               /* s, of the next one */
     double progress;
 };
@@ -110,8 +126,17 @@ typedef struct TlmPlanNow {
     double total, unsent, dirty, hot, fresh, device;
     double window;              /* s, hot is what was dirtied within */
     double sent, covered, zero;
+    double held;                /* s of it that the cap held back */
+    double burst;               /* bytes/s seen when it did not, or 0 */
     double speed;
 } TlmPlanNow;
+
+/* s of downtime if the guest stopped now */
+typedef struct TlmPlanStop {
+    double safe;                /* with what the link is known to carry */
+    double guess;               /* with what it probably carries */
+    double least;               /* with the most that it may carry */
+} TlmPlanStop;
 
 /* Where the migration goes at full speed */
 typedef struct TlmPlanForecast {
@@ -156,12 +181,19 @@ double tlm_plan_live_bandwidth(const TlmPlanner *p,
                                const TlmPlanParams *params);
 double tlm_plan_stop_bandwidth(const TlmPlanner *p,
                                const TlmPlanParams *params);
+double tlm_plan_stop_bandwidth_guess(const TlmPlanner *p,
+                                     const TlmPlanParams *params);
+double tlm_plan_stop_bandwidth_most(const TlmPlanner *p,
+                                    const TlmPlanParams *params);
 bool tlm_plan_stop_known(const TlmPlanner *p, const TlmPlanParams *params);
+bool tlm_plan_cap_raised(TlmPlanner *p, const TlmPlanParams *params);
 void tlm_plan_learn_bandwidth(TlmPlanner *p, const TlmPlanNow *n);
 void tlm_plan_learn_silence(TlmPlanner *p, const TlmPlanNow *n);
 bool tlm_plan_link_dead(const TlmPlanner *p);
 void tlm_plan_learn_pages(TlmPlanner *p, const TlmPlanNow *n, bool pass);
 double tlm_plan_unsent_cost(const TlmPlanner *p, double bw);
+double tlm_plan_stop_time_at(const TlmPlanner *p, double bw, double unsent,
+                             double dirty, double device);
 double tlm_plan_stop_time(const TlmPlanner *p, const TlmPlanParams *params,
                           double unsent, double dirty, double device);
 double tlm_plan_fitting(const TlmPlanner *p, const TlmPlanParams *params,
@@ -186,13 +218,14 @@ double tlm_plan_full_speed_time(const TlmPlanner *p,
                                 bool *send_hot);
 void tlm_plan_fill_predictions(TlmPlanner *p, const TlmPlanParams *params,
                                const TlmPlanNow *n, const TlmPlanForecast *f,
-                               double stop, TlmPlanDecision *d);
+                               const TlmPlanStop *stop, TlmPlanDecision *d);
 
 /* planner-decide.c */
 double tlm_plan_epoch_length(const TlmPlanner *p, const TlmPlanParams *params,
                              bool pass);
 void tlm_plan_throttle(TlmPlanner *p, const TlmPlanParams *params);
-void tlm_plan_release(TlmPlanner *p, const TlmPlanParams *params);
+void tlm_plan_release(TlmPlanner *p, const TlmPlanParams *params,
+                      bool cap_raised);
 void tlm_plan_adjust_throttle(TlmPlanner *p, const TlmPlanParams *params,
                               const TlmPlanNow *n, double again);
 void tlm_plan_converge(TlmPlanner *p, const TlmPlanParams *params,
@@ -203,7 +236,7 @@ bool tlm_plan_pass_is_futile(const TlmPlanner *p, const TlmPlanParams *params,
                              const TlmPlanNow *n, const TlmPlanForecast *f,
                              double fit);
 bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
-                         const TlmPlanNow *n, double stop, bool trusted,
-                         TlmPlanDecision *d);
+                         const TlmPlanNow *n, const TlmPlanStop *stop,
+                         bool trusted, TlmPlanDecision *d);
 
 #endif

@@ -62,6 +62,9 @@ static void take_in(TlmPlanner *p, const TlmPlanSample *s, TlmPlanNow *n)
     n->epoch = sane(s->epoch_ns / NS_PER_S, 0, 3600);
     sync = sane(s->sync_ns / NS_PER_S, 0, 3600);
     idle = sane(s->idle_ns / NS_PER_S, 0, n->epoch);
+    n->held = sane(s->held_ns / NS_PER_S, 0, n->epoch);
+    n->burst = s->burst_ns > 0 ?
+               MIN(s->burst_bytes / (s->burst_ns / NS_PER_S), FOREVER) : 0;
     n->active = n->epoch - idle;
     idle -= sync;
     if (idle > 0 && idle < n->active / 6) {
@@ -106,15 +109,20 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
         .bound_reachable = true,
         .reason = "mtx has not passed over all RAM yet",
     };
-    double owed, again, stop, fit;
+    double owed, again, owed_then, fit;
     TlmPlanForecast f;
+    TlmPlanStop stop;
     bool first = !p->samples, trusted, ended = false, waits = false;
+    bool cap_raised;
     TlmPlanNow n = { 0 };
 
     owed = p->owed;
     take_in(p, sample, &n);
     owed = first ? n.total : owed;
-    tlm_plan_learn_bandwidth(p, &n);
+    cap_raised = tlm_plan_cap_raised(p, params);
+    if (!cap_raised) {
+        tlm_plan_learn_bandwidth(p, &n);
+    }
     tlm_plan_learn_silence(p, &n);
     tlm_plan_learn_pages(p, &n, !sample->mtx_done || !p->passed);
     tlm_plan_learn_guest(p, &n, first);
@@ -123,7 +131,7 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
               (p->bw_samples && params->switchover_bandwidth);
     again = MAX(n.unsent + n.dirty - owed + n.covered, 0);
 
-    tlm_plan_release(p, params);
+    tlm_plan_release(p, params, cap_raised);
     p->epoch = tlm_plan_epoch_length(p, params, !sample->mtx_done);
     if (p->throttled) {
         tlm_plan_adjust_throttle(p, params, &n, again);
@@ -134,16 +142,21 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
     }
 
     fit = tlm_plan_fitting(p, params, n.device);
-    stop = tlm_plan_stop_time(p, params, n.unsent,
-                              n.dirty + tlm_plan_dirtied_meanwhile(p),
-                              n.device);
+    owed_then = n.dirty + tlm_plan_dirtied_meanwhile(p);
+    stop.safe = tlm_plan_stop_time(p, params, n.unsent, owed_then, n.device);
+    stop.guess = tlm_plan_stop_time_at(
+        p, tlm_plan_stop_bandwidth_guess(p, params), n.unsent, owed_then,
+        n.device);
+    stop.least = tlm_plan_stop_time_at(
+        p, tlm_plan_stop_bandwidth_most(p, params), n.unsent, owed_then,
+        n.device);
 
     if (sample->switchover_requested) {
         d.action = TLM_PLAN_SWITCHOVER;
         d.reason = "asked for";
         ended = true;
     } else if (params->time_bound_ms) {
-        ended = tlm_plan_keep_bound(p, params, &n, stop, trusted, &d);
+        ended = tlm_plan_keep_bound(p, params, &n, &stop, trusted, &d);
     }
     if (!ended && !p->throttled && !sample->mtx_done && trusted &&
         params->converge == TLM_PLAN_CONVERGE_AUTO &&
@@ -188,8 +201,9 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
         !waits) {
         d.guest_speed = p->speed;
     }
-    tlm_plan_fill_predictions(p, params, &n, &f, stop, &d);
+    tlm_plan_fill_predictions(p, params, &n, &f, &stop, &d);
     d.epoch_ms = MAX(to_ms(p->epoch), 1);
+    d.capped = p->bw_samples && p->held;
     d.bandwidth = tlm_plan_live_bandwidth(p, params);
     d.dirty_rate = p->dirty_rate;
     d.progress = p->progress;

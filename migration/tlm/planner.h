@@ -61,6 +61,9 @@ typedef struct TlmPlanSample {
     uint64_t zero_bytes;         /* part of it found zero; 0: not counted */
     uint64_t device_bytes;       /* pending outside RAM (VFIO, ...) */
     uint64_t queued_bytes;       /* sent, but not yet acknowledged */
+    int64_t held_ns;             /* part of it that max_bandwidth held back */
+    uint64_t burst_bytes;        /* arrived while it did not; 0: not known */
+    int64_t burst_ns;            /* in this time */
     double guest_speed;          /* vCPU speed in this epoch, 0..1 */
     bool mtx_done;               /* the pass is over */
     bool can_switchover;         /* the destination has acknowledged */
@@ -79,7 +82,8 @@ typedef struct TlmPlanDecision {
     uint64_t eta_ms;             /* from now to the end */
     uint64_t smallest_bound_ms;  /* the smallest total that can be reached */
     int64_t slack_ms;            /* bound - predicted total; 0 without bound */
-    bool bound_reachable;
+    bool bound_reachable;        /* false: it is sure that it is not */
+    bool capped;                 /* max_bandwidth is what binds */
     bool downtime_reachable;     /* the downtime limit, within the bound */
     double bandwidth;            /* bytes/s, as measured and smoothed */
     double dirty_rate;           /* bytes/s at full guest speed */

@@ -133,12 +133,15 @@ void tlm_ask_planner(TlmPlanDecision *decision)
                        tlm.epoch_begin_zero_pages) << tlm.page_bits,
         .device_bytes = device_bytes(),
         .queued_bytes = tlm_queued_bytes(),
+        .burst_bytes = tlm.burst.bytes,
+        .burst_ns = tlm.burst.ns,
         .guest_speed = guest_speed(now_ns - tlm.epoch_begin_ns),
         .mtx_done = tlm.walk.block == tlm.nr_blocks,
         .can_switchover = can_switchover(s),
     };
 
     WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        sample.held_ns = tlm.pacer.held_ns - tlm.epoch_begin_held_ns;
         sample.switchover_requested = tlm.switchover_requested;
         tlm.switchover_noticed = tlm.switchover_requested;
     }

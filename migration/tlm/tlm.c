@@ -43,6 +43,9 @@
 /* An epoch while steps of the over-commit schedule are to come */
 #define STEP_EPOCH_NS (50 * SCALE_MS)
 
+/* Bursts tell what the link carries beyond the cap; not more often than: */
+#define BURST_GAP_NS (250 * SCALE_MS)
+
 TlmState tlm;
 
 bool migrate_tlm(void)
@@ -231,6 +234,35 @@ static int64_t epoch_ns(const TlmPlanDecision *decision)
     return ns;
 }
 
+/*
+ * Where the cap held back the last epoch, let this one begin with what the
+ * pacer has saved up, to see how fast that gets through.
+ */
+static void burst_begin(int64_t ns)
+{
+    uint64_t acked = 0;
+    bool held;
+
+    tlm.burst = (TlmBurst) {};
+    tlm.burst_on = false;
+    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
+        held = tlm.pacer.held_ns > tlm.epoch_begin_held_ns;
+        tlm.epoch_begin_held_ns = tlm.pacer.held_ns;
+    }
+    /* it must have the time to save up, and to send it */
+    if (held && ns >= 2 * tlm_pacer_fill_ns(&tlm.pacer) &&
+        tlm.epoch_begin_ns - tlm.burst_ns >= BURST_GAP_NS) {
+        acked = tlm_acked_bytes();
+    }
+    if (acked) {
+        QEMU_LOCK_GUARD(&tlm.lock);
+        tlm.burst_on = tlm_burst_begin(&tlm.burst, acked + tlm_queued_bytes(),
+                                       tlm_pacer_save_up(&tlm.pacer),
+                                       tlm_pacer_fill_ns(&tlm.pacer));
+        tlm.burst_ns = tlm.epoch_begin_ns;
+    }
+}
+
 /* Parameters may change at any time: they are taken over between epochs */
 static void epoch_begin(MigrationState *s, const TlmPlanDecision *decision)
 {
@@ -256,6 +288,7 @@ static void epoch_begin(MigrationState *s, const TlmPlanDecision *decision)
                                                 1 << tlm.page_bits,
                                                 multifd_ram_page_count());
     }
+    burst_begin(epoch_ns(decision));
 }
 
 /* The ending of a RAM section in which pages were queued */
@@ -290,21 +323,50 @@ static bool can_go_on(void)
 }
 
 /*
+ * How long may RAM take in stage stop?  Under a cap nobody can say before
+ * what the link carries without it.  So "cancel" waits until the bound has
+ * really passed, and not longer.  (If it has before, somebody has held up
+ * the switchover, and then wanted it nevertheless.)
+ */
+static int64_t stop_limit_ns(const MigrationState *s)
+{
+    int64_t bound_ns = s->parameters.tlm_time_bound * SCALE_MS;
+    int64_t passed_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
+                        tlm.mark_ns[TLM_MARK_START];
+
+    if (s->parameters.tlm_bound_action != MIGRATION_TLM_BOUND_ACTION_CANCEL ||
+        !tlm.plan.capped || passed_ns >= bound_ns) {
+        return INT64_MAX;
+    }
+    return bound_ns - passed_ns;
+}
+
+/*
  * Stage stop, inside of a RAM section like any epoch; no locks.  All that is
  * owed goes over all channels.
  */
 static int send_all_owed(QEMUFile *f)
 {
+    MigrationState *s = migrate_get_current();
     Error *err = NULL;
     int ret;
 
     tlm_epoch_arm();
-    ret = tlm_epoch_run(INT64_MAX, false);
-    if (!ret && stat64_get(&tlm.owed_pages)) {
+    ret = tlm_epoch_run(stop_limit_ns(s), false);
+    if (!ret && tlm.epoch_timed_out && stat64_get(&tlm.owed_pages)) {
+        error_setg(&err, "The time bound of %" PRIu64 " ms has passed with "
+                   "the guest stopped, and %" PRIu64 " bytes of RAM are "
+                   "still to be sent: 'max-bandwidth' has hidden how little "
+                   "the network carries", s->parameters.tlm_time_bound,
+                   stat64_get(&tlm.owed_pages) << tlm.page_bits);
+        migrate_set_error(s, err);
+        error_free(err);
+        ret = -ETIME;
+    } else if (!ret && stat64_get(&tlm.owed_pages)) {
         /* Rather no migration than one that lacks a page */
         error_setg(&err, "%" PRIu64 " pages are still owed at the end of "
                    "stage stop", stat64_get(&tlm.owed_pages));
-        migrate_set_error(migrate_get_current(), err);
+        migrate_set_error(s, err);
         error_free(err);
         ret = -EIO;
     }
@@ -320,11 +382,34 @@ static int send_all_owed(QEMUFile *f)
     return ret;
 }
 
+/* Why the guest runs on at the source, if tlm-bound-action is "cancel" */
+static void say_bound_lost(MigrationState *s, const TlmPlanDecision *decision)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    Error *err = NULL;
+
+    g_string_printf(text, "The time bound of %" PRIu64 " ms ",
+                    s->parameters.tlm_time_bound);
+    if (decision->smallest_bound_ms) {
+        g_string_append_printf(text, "cannot be kept: the smallest that can "
+                               "is %" PRIu64 " ms",
+                               decision->smallest_bound_ms);
+    } else {
+        g_string_append(text, "has passed");
+    }
+    if (decision->capped) {
+        g_string_append_printf(text, ", as 'max-bandwidth' is %" PRIu64
+                               " bytes/s", s->parameters.max_bandwidth);
+    }
+    error_setg(&err, "%s", text->str);
+    migrate_set_error(s, err);
+    error_free(err);
+}
+
 int tlm_ram_iterate(QEMUFile *f)
 {
     MigrationState *s = migrate_get_current();
     TlmPlanDecision decision;
-    Error *err = NULL;
     int ret = 0;
 
     if (tlm.stage == MIGRATION_TLM_STAGE_STOP) {
@@ -363,11 +448,7 @@ int tlm_ram_iterate(QEMUFile *f)
         tlm.switchover_due = true;
         break;
     case TLM_PLAN_CANCEL:
-        error_setg(&err, "The time bound of %" PRIu64 " ms cannot be kept: "
-                   "the smallest that can is %" PRIu64 " ms",
-                   s->parameters.tlm_time_bound, decision.smallest_bound_ms);
-        migrate_set_error(s, err);
-        error_free(err);
+        say_bound_lost(s, &decision);
         ret = -ETIME;
         break;
     }

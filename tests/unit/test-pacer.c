@@ -1,10 +1,12 @@
 /*
- * Unit tests of the TLM pacer: simulated channels, no time passes
+ * Unit tests of the TLM pacer and of bursts: simulated channels, no time
+ * passes
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include "burst.h"
 #include "pacer.h"
 
 #define MS 1000000LL
@@ -344,6 +346,142 @@ static void test_batch(void)
     g_assert_cmpint(tlm_pacer_wait_ns(&p, 1, UINT64_MAX), >=, 0);
 }
 
+/* Whether the cap holds the channels back, or their own speed does */
+static void test_held(void)
+{
+    static const double speeds[] = { 10, 90, 98, 110, 200, 1000 }; /* MB/s */
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(speeds); i++) {
+        double share = MAX(0, 1 - 100 / speeds[i]);
+        Sim s;
+
+        sim_init(&s, 2, speeds[i] / 2 * MB);
+        tlm_pacer_set_rate(&s.p, 100 * MB, 2);
+        sim_run(&s, 10 * S);
+        g_assert_cmpfloat(s.p.held_ns / 10.0 / S, >=, share * 0.95);
+        g_assert_cmpfloat(s.p.held_ns / 10.0 / S, <=, share > 0 ? 1 : 0.04);
+        sim_free(&s);
+    }
+}
+
+/* What is saved up goes out at once, and costs neither the cap nor time */
+static void test_save_up(void)
+{
+    static const uint64_t rates[] = { 3 * MB, 100 * MB, 1250 * MB };
+    unsigned i, j;
+
+    for (i = 0; i < G_N_ELEMENTS(rates); i++) {
+        Sim s;
+
+        sim_init(&s, 2, rates[i] * 20.0);
+        s.oversleep = MS;
+        tlm_pacer_set_rate(&s.p, rates[i], 2);
+        g_assert_cmpint(tlm_pacer_fill_ns(&s.p), <=, 50 * MS);
+        sim_run(&s, S);
+        for (j = 0; j < 30; j++) {
+            double bucket = tlm_pacer_save_up(&s.p);
+            int64_t from, to;
+            guint k, n = s.log->len;
+
+            sim_run(&s, 300 * MS);
+            if (j < 2) {
+                continue;
+            }
+            /* what was in flight when it began to save up comes before */
+            for (k = n - 1; k + 1 < s.log->len; k++) {
+                Written *w = &g_array_index(s.log, Written, k);
+
+                if (w[1].when - w[0].when > tlm_pacer_fill_ns(&s.p) / 2) {
+                    break;
+                }
+            }
+            g_assert_cmpuint(k + 1, <, s.log->len);
+            from = g_array_index(s.log, Written, k + 1).when;
+            n = k;
+            while (g_array_index(s.log, Written, k).sent -
+                   g_array_index(s.log, Written, n).sent < bucket) {
+                g_assert_cmpuint(++k, <, s.log->len);
+            }
+            to = g_array_index(s.log, Written, k).when;
+            /* at the speed of the channels, not at the cap's */
+            g_assert_cmpint(to - from, <=, tlm_pacer_fill_ns(&s.p) / 4);
+        }
+        g_assert_cmpfloat(most_in_a_second(&s, 0), <=, 1.05 * rates[i]);
+        g_assert_cmpfloat(s.sent, >=, 0.98 * rates[i] * s.now / S);
+        sim_free(&s);
+    }
+}
+
+/* No cap: nothing to save up, nothing waits */
+static void test_save_up_without_cap(void)
+{
+    TlmPacer p;
+
+    tlm_pacer_init(&p, 0, 0);
+    g_assert_cmpfloat(tlm_pacer_save_up(&p), ==, 0);
+    g_assert_cmpint(tlm_pacer_fill_ns(&p), ==, 0);
+    g_assert_cmpint(tlm_pacer_wait_ns(&p, 1, 1 << 30), ==, 0);
+    /* the cap is lifted while it saves up */
+    tlm_pacer_set_rate(&p, 100 * MB, 2);
+    tlm_pacer_wait_ns(&p, MS, 0);
+    tlm_pacer_wait_ns(&p, 2 * MS, 10 * MB);
+    tlm_pacer_save_up(&p);
+    g_assert_cmpint(tlm_pacer_wait_ns(&p, 3 * MS, 10 * MB), >, 0);
+    tlm_pacer_set_rate(&p, 0, 2);
+    g_assert_cmpint(tlm_pacer_wait_ns(&p, 4 * MS, 10 * MB), ==, 0);
+    g_assert_cmpint(p.held_ns, <=, 4 * MS);
+}
+
+/*
+ * A burst of @bucket bytes at a cap of 100 MB/s, through a shaper that lets
+ * @free bytes pass at once, over a link of @link bytes/s; looked at every
+ * @step ns.  Returns the rate that was seen, 0 if none.
+ */
+static double see_burst(double bucket, double free, double link, int64_t step)
+{
+    const uint64_t before = 12345678;
+    TlmBurst b;
+    int64_t t = 7 * S;
+    double went = 0;
+
+    if (!tlm_burst_begin(&b, before, bucket, bucket * 10)) {
+        g_assert_cmpuint(b.bytes, ==, 0);
+        return 0;
+    }
+    do {
+        t += step;
+        g_assert_cmpint(t, <, 8 * S);
+        went = MIN(free + (t - 7 * S - 5 * MS) * link / S, bucket);
+        went = t < 7 * S + 5 * MS ? 0 : went;
+    } while (tlm_burst_look(&b, t, before + MAX(went, 0)));
+    return b.bytes ? (double)b.bytes * S / b.ns : 0;
+}
+
+static void test_burst(void)
+{
+    double rate;
+
+    for (double link = 150; link <= 600; link += 75) {
+        for (double free = 0; free <= 1.1; free += 0.55) {
+            rate = see_burst(3.45 * MB, free * MB, link * MB, MS);
+            /* it may have been over for a part of the last millisecond */
+            g_assert_cmpfloat(rate, >=, 0.8 * link * MB);
+            g_assert_cmpfloat(rate, <=, 1.01 * link * MB);
+        }
+    }
+    /* all of it between two looks: fast, but not all that it may have been */
+    rate = see_burst(3.45 * MB, 0, 20000.0 * MB, MS);
+    g_assert_cmpfloat(rate, >, 1000 * MB);
+    g_assert_cmpfloat(rate, <=, 20000.0 * MB);
+    /* no burst, but what the cap lets through */
+    g_assert_cmpfloat(see_burst(3.45 * MB, 0, 90 * MB, MS), ==, 0);
+    /* nothing arrives any more */
+    g_assert_cmpfloat(see_burst(3.45 * MB, 2 * MB, 1, MS), ==, 0);
+    /* too few bytes */
+    g_assert_cmpfloat(see_burst(2 * MB, 0, 300 * MB, MS), ==, 0);
+    g_assert_cmpfloat(see_burst(0, 0, 300 * MB, MS), ==, 0);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -355,5 +493,10 @@ int main(int argc, char **argv)
     g_test_add_func("/tlm/pacer/set-again", test_set_again);
     g_test_add_func("/tlm/pacer/clock", test_clock);
     g_test_add_func("/tlm/pacer/batch", test_batch);
+    g_test_add_func("/tlm/pacer/held", test_held);
+    g_test_add_func("/tlm/pacer/save-up", test_save_up);
+    g_test_add_func("/tlm/pacer/save-up-without-cap",
+                    test_save_up_without_cap);
+    g_test_add_func("/tlm/burst", test_burst);
     return g_test_run();
 }

@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <fenv.h>
 #include <math.h>
 #include "planner.h"
 
@@ -23,6 +24,7 @@ typedef struct {
     uint64_t hot;               /* bytes, all written to in each epoch */
     uint64_t cold_rate;         /* bytes/s; each hits a page sent before */
     double zero;                /* share of the unsent pages */
+    bool bursts;                /* what the link carries beyond a cap shows */
     bool started;
     double progress;
 } Rig;
@@ -60,9 +62,10 @@ static void check_sane(const Rig *r)
     g_assert_cmpfloat(d->progress, >=, r->progress);
     g_assert_cmpfloat(d->progress, <=, 1);
     g_assert_cmpfloat(d->bandwidth, >=, 0);
-    g_assert_cmpfloat(d->bandwidth, <=, 1e20);
+    /* as far as they can be counted in a uint64_t */
+    g_assert_cmpfloat(d->bandwidth, <=, 1e15);
     g_assert_cmpfloat(d->dirty_rate, >=, 0);
-    g_assert_cmpfloat(d->dirty_rate, <=, 1e20);
+    g_assert_cmpfloat(d->dirty_rate, <=, 1e15);
     g_assert_cmpuint(d->epoch_ms, >=, 1);
     g_assert_cmpuint(d->epoch_ms, <=, 10000);
     g_assert_nonnull(d->reason);
@@ -85,7 +88,9 @@ static void step(Rig *r)
 static TlmPlanAction epoch(Rig *r)
 {
     int64_t ns = r->d.epoch_ms * MS;
-    uint64_t can = r->link * r->d.epoch_ms / 1000;
+    uint64_t full = r->link * r->d.epoch_ms / 1000;
+    uint64_t cap = r->params.max_bandwidth * r->d.epoch_ms / 1000;
+    uint64_t can = cap ? MIN(full, cap) : full;
     uint64_t settled = r->s.dirty_bytes - r->s.hot_bytes;
     uint64_t sent = 0, covered = 0, zero = 0, n, again;
     double speed = r->started ? r->d.guest_speed : 1;
@@ -112,6 +117,9 @@ static TlmPlanAction epoch(Rig *r)
         covered += n;
     }
     r->s.idle_ns = ns - (double)ns * sent / MAX(can, 1);
+    r->s.held_ns = (double)ns * (full - can) / MAX(full, 1);
+    r->s.burst_bytes = r->bursts && can < full ? 2 * MB : 0;
+    r->s.burst_ns = r->s.burst_bytes / (r->link / 1e9);
 
     /* the guest writes; the sync finds it */
     n = r->hot * (speed == 1 ? 1 : MIN(speed * 10 * r->d.epoch_ms / 100, 1));
@@ -910,6 +918,286 @@ static void test_cap_changes(void)
     rig_free(&r);
 }
 
+static double end_of_stop(const Rig *r)
+{
+    return now(r) + (r->s.unsent_bytes + r->s.dirty_bytes) / (double)r->link;
+}
+
+static void rig_bound(Rig *r, uint64_t bound_ms, TlmPlanBoundAction action)
+{
+    r->params.time_bound_ms = bound_ms;
+    r->params.bound_action = action;
+}
+
+/*
+ * A crawl for 3 s, then no cap: at the crawl the bound is out of reach, but
+ * the crawl says nothing of the link.
+ */
+static void test_cap_lifted(void)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        Rig r;
+
+        rig_init(&r, 256 * MB, 300 * MB);
+        rig_hot(&r, 16 * MB);
+        rig_bound(&r, 15000, i & 1);
+        r.params.converge = i >> 1;
+        r.params.max_bandwidth = MB;
+        while (now(&r) < 3) {
+            g_assert(epoch(&r) == TLM_PLAN_CONTINUE);
+            g_assert_true(r.d.bound_reachable);
+            g_assert_true(now(&r) < 0.2 || r.d.capped);
+            g_assert_cmpfloat(r.d.guest_speed, ==, 1);
+            /* what is only an upper limit is not called the smallest */
+            g_assert_true(now(&r) < 0.2 || !r.d.smallest_bound_ms);
+        }
+        r.params.max_bandwidth = 0;
+        while (epoch(&r) == TLM_PLAN_CONTINUE) {
+            g_assert_true(r.d.bound_reachable);
+            g_assert_cmpfloat(r.d.guest_speed, ==, 1);
+        }
+        g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+        g_assert_true(r.s.mtx_done);
+        g_assert_false(r.d.capped);
+        g_assert_cmpfloat(now(&r), <, 4.5);
+        g_assert_cmpfloat(r.d.bandwidth, >, 250 * MB);
+        rig_free(&r);
+    }
+}
+
+/* The guest was slowed for a bound that the cap alone made hard to keep */
+static void test_cap_lifted_releases(void)
+{
+    Rig r;
+    unsigned n;
+
+    rig_init(&r, 4 * GB, GB);
+    rig_hot(&r, GB);
+    r.cold_rate = 100 * MB;
+    r.bursts = true;
+    r.params.converge = TLM_PLAN_CONVERGE_AUTO;
+    r.params.max_bandwidth = 200 * MB;
+    rig_bound(&r, 20000, TLM_PLAN_BOUND_COMPLETE);
+    for (n = 0; n < 200 && (!n || r.d.guest_speed == 1); n++) {
+        g_assert(epoch(&r) == TLM_PLAN_CONTINUE);
+    }
+    g_assert_cmpfloat(r.d.guest_speed, <, 0.5);
+    g_assert_false(r.s.mtx_done);
+    r.params.max_bandwidth = 0;
+    g_assert(epoch(&r) == TLM_PLAN_CONTINUE);
+    g_assert_cmpfloat(r.d.guest_speed, ==, 1);
+    rig_free(&r);
+}
+
+/* Too low for bursts, and it stays: live as long as a guess allows */
+static void test_cap_low(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        Rig r;
+
+        rig_init(&r, 268 * MB, 300 * MB);
+        rig_bound(&r, 12000, i);
+        r.params.max_bandwidth = 20 * 1024 * 1024;
+        while (epoch(&r) == TLM_PLAN_CONTINUE) {
+            g_assert_true(r.d.bound_reachable);
+        }
+        g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+        g_assert_true(r.d.bound_reachable);
+        g_assert_cmpfloat(now(&r), >, 10);
+        g_assert_cmpfloat(end_of_stop(&r), <=, 12);
+        rig_free(&r);
+    }
+}
+
+/* QEMU's default: bursts show that the link carries more */
+static void test_cap_default(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        Rig r;
+
+        rig_init(&r, 700 * MB, 1200 * MB);
+        rig_bound(&r, 3000, i);
+        r.bursts = true;
+        r.params.max_bandwidth = 128 * 1024 * 1024;
+        while (epoch(&r) == TLM_PLAN_CONTINUE) {
+            g_assert_true(r.d.bound_reachable);
+        }
+        g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+        g_assert_true(r.d.bound_reachable);
+        g_assert_cmpfloat(now(&r), >, 1.5);
+        g_assert_cmpfloat(end_of_stop(&r), <=, 3);
+        rig_free(&r);
+    }
+}
+
+/* A third of the link, and a limit that cannot be kept with it in time */
+static void test_cap_converge(void)
+{
+    Rig r;
+
+    rig_init(&r, 1180 * MB, 300 * MB);
+    rig_hot(&r, 1000 * MB);
+    rig_bound(&r, 8000, TLM_PLAN_BOUND_COMPLETE);
+    r.bursts = true;
+    r.params.converge = TLM_PLAN_CONVERGE_AUTO;
+    r.params.max_bandwidth = 100 * MB;
+    while (epoch(&r) == TLM_PLAN_CONTINUE) {
+        g_assert_true(r.d.bound_reachable);
+        g_assert_cmpint(r.d.slack_ms, >=, -100);
+    }
+    g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+    g_assert_true(r.d.bound_reachable);
+    /* 3.6 s if it were stopped as late as that allows at full speed */
+    g_assert_cmpfloat(end_of_stop(&r) - now(&r), <, 3);
+    g_assert_cmpfloat(end_of_stop(&r), <=, 8 * 1.03);
+    rig_free(&r);
+}
+
+/* Twice of what bursts have shown would not do: sure enough to cancel */
+static void test_cap_known(void)
+{
+    Rig r;
+
+    rig_init(&r, 10 * GB, 300 * MB);
+    rig_bound(&r, 10000, TLM_PLAN_BOUND_CANCEL);
+    r.bursts = true;
+    r.params.max_bandwidth = 100 * MB;
+    run(&r, 1000);
+    g_assert(r.d.action == TLM_PLAN_CANCEL);
+    g_assert_true(r.d.capped);
+    g_assert_false(r.d.bound_reachable);
+    g_assert_cmpfloat(now(&r), <, 2);
+    g_assert_cmpuint(r.d.smallest_bound_ms, >, 30000);
+    g_assert_cmpuint(r.d.smallest_bound_ms, <, 37000);
+    rig_free(&r);
+
+    /* as long as twice would do: the guest is not stopped in vain, either */
+    rig_init(&r, 4500 * MB, 300 * MB);
+    rig_bound(&r, 10000, TLM_PLAN_BOUND_CANCEL);
+    r.bursts = true;
+    r.params.max_bandwidth = 100 * MB;
+    while (now(&r) < 2.5) {
+        g_assert(epoch(&r) == TLM_PLAN_CONTINUE);
+        g_assert_true(r.d.bound_reachable);
+    }
+    rig_free(&r);
+}
+
+/* Without bursts nothing is sure until the bound has passed */
+static void test_cap_unknown(void)
+{
+    Rig r;
+
+    rig_init(&r, 10 * GB, 300 * MB);
+    rig_bound(&r, 10000, TLM_PLAN_BOUND_CANCEL);
+    r.params.max_bandwidth = 100 * MB;
+    r.s.can_switchover = false;
+    while (now(&r) < 9.5) {
+        g_assert(epoch(&r) == TLM_PLAN_CONTINUE);
+        g_assert_true(r.d.bound_reachable);
+        g_assert_cmpfloat(r.d.guest_speed, ==, 1);
+    }
+    rig_free(&r);
+
+    /* stopped, but not in the first half */
+    rig_init(&r, 10 * GB, 300 * MB);
+    rig_bound(&r, 10000, TLM_PLAN_BOUND_COMPLETE);
+    r.params.max_bandwidth = 100 * MB;
+    run(&r, 1000);
+    g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+    g_assert_cmpfloat(now(&r), >, 4.5);
+    g_assert_cmpfloat(now(&r), <, 5.2);
+    rig_free(&r);
+}
+
+/* A link that is slower than the cap is no secret */
+static void test_cap_does_not_bind(void)
+{
+    Rig r;
+
+    rig_init(&r, 10 * GB, 118 * MB);
+    rig_bound(&r, 20000, TLM_PLAN_BOUND_CANCEL);
+    r.params.max_bandwidth = 128 * 1024 * 1024;
+    run(&r, 1000);
+    g_assert(r.d.action == TLM_PLAN_CANCEL);
+    g_assert_false(r.d.capped);
+    g_assert_cmpfloat(now(&r), <, 3);
+    g_assert_cmpuint(r.d.smallest_bound_ms, >, 80000);
+    rig_free(&r);
+}
+
+/* The host is busy for a moment: what bursts have shown is still true */
+static void test_cap_stall(void)
+{
+    Rig r;
+
+    rig_init(&r, 700 * MB, 1200 * MB);
+    rig_bound(&r, 8000, TLM_PLAN_BOUND_CANCEL);
+    r.bursts = true;
+    r.params.max_bandwidth = 80 * MB;
+    run(&r, 20);
+    g_assert(r.d.action == TLM_PLAN_CONTINUE);
+    r.link = 5 * MB;
+    r.d.epoch_ms = 2500;
+    g_assert(epoch(&r) == TLM_PLAN_CONTINUE);
+    g_assert_true(r.d.bound_reachable);
+    r.link = 1200 * MB;
+    run(&r, 1000);
+    g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+    g_assert_cmpfloat(end_of_stop(&r), <=, 8);
+    rig_free(&r);
+}
+
+/* One slow second is no slow link, as long as the bound is far */
+static void test_slow_start(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        for (uint64_t slow = 10; slow <= 40; slow += 2) {
+            Rig r;
+
+            rig_init(&r, GB, slow * MB);
+            rig_hot(&r, 750 * MB);
+            rig_bound(&r, 30000, i);
+            r.params.converge = TLM_PLAN_CONVERGE_AUTO;
+            r.cold_rate = 100 * MB;
+            r.params.epoch_ms = 700;
+            epoch(&r);
+            epoch(&r);
+            g_assert(r.d.action == TLM_PLAN_CONTINUE);
+            r.link = 115 * MB;
+            run(&r, 1000);
+            g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+            g_assert_cmpuint(r.d.predicted_downtime_ms, <=, 300);
+            g_assert_true(r.d.bound_reachable);
+            rig_free(&r);
+        }
+    }
+}
+
+/* Nor is another one in mid-pass, with 24 s left */
+static void test_slow_second(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        Rig r;
+
+        rig_init(&r, 2 * GB, 115 * MB);
+        rig_hot(&r, 750 * MB);
+        rig_bound(&r, 30000, i);
+        r.params.converge = TLM_PLAN_CONVERGE_AUTO;
+        r.params.epoch_ms = 350;
+        run(&r, 10);
+        r.link = 30 * MB;
+        run(&r, 4);
+        g_assert(r.d.action == TLM_PLAN_CONTINUE);
+        r.link = 115 * MB;
+        run(&r, 1000);
+        g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+        g_assert_cmpuint(r.d.predicted_downtime_ms, <=, 300);
+        g_assert_true(r.d.bound_reachable);
+        rig_free(&r);
+    }
+}
+
 static void test_epoch_length(void)
 {
     Rig r;
@@ -1046,6 +1334,9 @@ static void test_nonsense(void)
     GRand *rnd = g_rand_new_with_seed(7);
     unsigned i, j;
 
+    /* a division by zero ends the test */
+    feclearexcept(FE_DIVBYZERO);
+    feenableexcept(FE_DIVBYZERO);
 #define PICK(a) ((a)[g_rand_int_range(rnd, 0, G_N_ELEMENTS(a))])
     for (i = 0; i < 3000; i++) {
         Rig r;
@@ -1075,6 +1366,9 @@ static void test_nonsense(void)
                 .zero_bytes = PICK(numbers),
                 .device_bytes = PICK(numbers),
                 .queued_bytes = PICK(numbers),
+                .held_ns = (int64_t)PICK(numbers),
+                .burst_bytes = PICK(numbers),
+                .burst_ns = (int64_t)PICK(numbers),
                 .guest_speed = PICK(speeds),
                 .mtx_done = g_rand_boolean(rnd),
                 .can_switchover = g_rand_boolean(rnd),
@@ -1095,6 +1389,7 @@ static void test_nonsense(void)
         rig_free(&r);
     }
 #undef PICK
+    fedisableexcept(FE_DIVBYZERO);
     g_rand_free(rnd);
     tlm_planner_free(NULL);
 }
@@ -1249,6 +1544,17 @@ int main(int argc, char **argv)
     ADD("compression", test_compression);
     ADD("switchover-bandwidth", test_switchover_bandwidth);
     ADD("cap-changes", test_cap_changes);
+    ADD("cap-lifted", test_cap_lifted);
+    ADD("cap-lifted-releases", test_cap_lifted_releases);
+    ADD("cap-low", test_cap_low);
+    ADD("cap-default", test_cap_default);
+    ADD("cap-converge", test_cap_converge);
+    ADD("cap-known", test_cap_known);
+    ADD("cap-unknown", test_cap_unknown);
+    ADD("cap-does-not-bind", test_cap_does_not_bind);
+    ADD("cap-stall", test_cap_stall);
+    ADD("slow-start", test_slow_start);
+    ADD("slow-second", test_slow_second);
     ADD("epoch-length", test_epoch_length);
     ADD("prediction", test_prediction);
     ADD("clock-jumps", test_clock_jumps);

@@ -1,0 +1,141 @@
+#!/usr/bin/python3
+#
+# Time bounds under a bandwidth cap.  The cap does not bind in the switchover,
+# so what it makes late is not out of reach.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import unittest
+
+from tlmtest import migration
+from tlmtest.case import STEADY, TlmCase
+from tlmtest.guests import RomGuest
+from tlmtest.link import Loopback, ShapedLink
+from tlmtest.vm import wait_until
+
+MB = 1 << 20
+ACTIONS = ('complete', 'cancel')
+# A planner that takes the cap for what the link carries gives up after three
+EPOCHS = 8
+
+
+class Cap(TlmCase):
+    def begin(self, guest, link=Loopback, **params):
+        src = self.start_source(guest, link=link)
+        dst = self.start_destination(guest, link=link)
+        address, _ = self.connect(src, dst, link=link, **params)
+        migration.start(src, *address)
+        return src, dst
+
+    def wait_epochs(self, src, busy=False):
+        """Until the planner has been asked so often, with the guest running
+        and the bound in reach.  A @busy host may not even send as fast as the
+        cap lets it, and be right to doubt the bound."""
+        def asked():
+            info = src.qmp('query-migrate')
+            tlm = info.get('tlm', {'stage': 'setup', 'epochs': 0,
+                                   'bound-reachable': True})
+            self.assertIn(info['status'], ('setup', 'active'), info)
+            self.assertIn(tlm['stage'], ('setup', 'live'))
+            self.assertTrue(tlm['bound-reachable'] or busy)
+            return tlm['epochs'] >= EPOCHS
+        wait_until(asked, 60, f'{EPOCHS} epochs')
+
+    def end(self, guest, src, dst):
+        """It has completed, and nobody has ever doubted that it would."""
+        info = migration.wait_status(src, 'completed')
+        self.assertTrue(info['tlm']['bound-reachable'])
+        src.pull_events()
+        self.assertNotIn('MIGRATION_TLM_BOUND',
+                         [e['event'] for e in src.events])
+        self.finish(guest, src, dst)
+
+    def shaped(self, rate):
+        reason = ShapedLink.missing()
+        if reason:
+            self.skipTest(reason)
+        link = ShapedLink(rate)
+        self.addCleanup(link.close)
+        return link
+
+    def test_lifted(self):
+        """As OpenStack Nova does: a crawl first, and then no cap.  At the
+        crawl the bound is out of reach."""
+        for action in ACTIONS:
+            with self.sub(action=action):
+                guest = RomGuest(ws_mb=160, rate=STEADY)
+                src, dst = self.begin(guest, max_bandwidth=MB,
+                                      tlm_time_bound=60000,
+                                      tlm_bound_action=action)
+                self.wait_epochs(src)
+                migration.set_parameters(src, max_bandwidth=0)
+                self.end(guest, src, dst)
+
+    def test_default(self):
+        """QEMU's own cap, and a link that carries more.  1 GiB takes 8 s."""
+        for action in ACTIONS:
+            with self.sub(action=action):
+                guest = RomGuest(mem_mb=1280, ws_mb=1024, pattern='uniform',
+                                 rate=STEADY)
+                src, dst = self.begin(guest, tlm_time_bound=7500,
+                                      tlm_bound_action=action)
+                self.wait_epochs(src, busy=True)
+                migration.set_parameters(src, max_bandwidth=0,
+                                         tlm_time_bound=60000)
+                migration.wait_status(src, 'completed')
+                self.finish(guest, src, dst)
+
+    def test_low(self):
+        """Too low for bursts: nothing is known of what the link carries."""
+        for action in ACTIONS:
+            with self.sub(action=action):
+                guest = RomGuest(ws_mb=160, rate=STEADY)
+                src, dst = self.begin(guest, max_bandwidth=20 * MB,
+                                      tlm_time_bound=7000,
+                                      tlm_bound_action=action)
+                self.wait_epochs(src)
+                self.end(guest, src, dst)
+
+    def test_converge(self):
+        """A third of the link, and a guest that has to be slowed: it is
+        neither stopped at once nor is the bound called out of reach."""
+        guest = RomGuest(mem_mb=1536, ws_mb=1024)
+        src, dst = self.begin(guest, self.shaped(2400),
+                              max_bandwidth=100000000, tlm_time_bound=9000,
+                              tlm_converge='auto', downtime_limit=300)
+        self.wait_epochs(src)
+        self.end(guest, src, dst)
+
+    def test_known(self):
+        """Twice of what bursts have shown the link to carry would not do:
+        then it is sure.  The message names the cap.  (A busy host may see no
+        burst; then only the bound itself is sure.)"""
+        guest = RomGuest(mem_mb=1280, ws_mb=1024)
+        src, _ = self.begin(guest, self.shaped(800), max_bandwidth=75000000,
+                            tlm_time_bound=4000, tlm_bound_action='cancel')
+        info = migration.wait_status(src, 'failed')
+        self.assertRegex(info['error-desc'], "'max-bandwidth'")
+        if 'stop' not in self.stages(src):
+            self.assertRegex(info['error-desc'], "the smallest that can is "
+                             r"\d+ ms, as 'max-bandwidth' is 75000000 bytes/s")
+            self.assertFalse(info['tlm']['bound-reachable'])
+        self.assert_runs_on(guest, src)
+
+    def test_stop_is_cancelled(self):
+        """The link hardly carries more than the cap, and nobody could tell:
+        the guest is stopped, and runs on at the source when the bound has
+        passed."""
+        guest = RomGuest(ws_mb=160, rate=STEADY)
+        src, _ = self.begin(guest, self.shaped(100),
+                            max_bandwidth=10000000, tlm_time_bound=8000,
+                            tlm_bound_action='cancel')
+        info = migration.wait_status(src, 'failed')
+        self.assertRegex(info['error-desc'],
+                         "bound of 8000 ms has passed with the guest stopped, "
+                         r"and \d+ bytes .*'max-bandwidth'")
+        self.assertIn('stop', self.stages(src))
+        self.assert_runs_on(guest, src)
+
+
+if __name__ == '__main__':
+    unittest.main()
