@@ -325,8 +325,8 @@ static bool can_go_on(void)
 /*
  * How long may RAM take in stage stop?  Under a cap nobody can say before
  * what the link carries without it.  So "cancel" waits until the bound has
- * really passed, and not longer.  (If it has before, somebody has held up
- * the switchover, and then wanted it nevertheless.)
+ * really passed, and not longer.  (If it has before the stop, the user has
+ * asked for the switchover nevertheless.)
  */
 static int64_t stop_limit_ns(const MigrationState *s)
 {
