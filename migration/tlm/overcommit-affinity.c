@@ -35,11 +35,27 @@ static bool affinity_limit(TlmOc *oc, unsigned n, GError **errp)
 
 static bool affinity_take(TlmOc *oc, TlmOcThread *t, GError **errp)
 {
-    TlmCpuSet want = t->mask;
+    TlmCpuSet want, now;
 
+    if (t->held) {
+        if (!tlm_oc_thread_mask(oc, t->tid, &now, NULL, errp)) {
+            return false;
+        }
+        if (!tlm_cpus_equal(&now, &t->given)) {
+            /* Someone else has pinned it: that is what to put back */
+            t->mask = now;
+        }
+        t->held = false;
+    }
+    want = t->mask;
     tlm_cpus_and(&want, &oc->cpus);
-    return set_affinity(oc, t->tid, tlm_cpus_count(&want) ? &want : &oc->cpus,
-                        errp);
+    if (!set_affinity(oc, t->tid, tlm_cpus_count(&want) ? &want : &oc->cpus,
+                      errp) ||
+        !tlm_oc_thread_mask(oc, t->tid, &t->given, NULL, errp)) {
+        return false;
+    }
+    t->held = true;
+    return true;
 }
 
 bool tlm_oc_affinity_put_back(TlmOc *oc, TlmOcThread *t, GError **errp)
@@ -52,6 +68,18 @@ bool tlm_oc_affinity_put_back(TlmOc *oc, TlmOcThread *t, GError **errp)
     if (tlm_cpus_equal(&now, &t->mask)) {
         return true;
     }
+    if (t->held && !tlm_cpus_equal(&now, &t->given)) {
+        g_autofree char *is = tlm_cpus_format(&now);
+        g_autofree char *was = tlm_cpus_format(&t->mask);
+
+        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_RESTORE,
+                    "thread %d was given CPUs %s by someone else; before it "
+                    "was on %s", (int)t->tid, is, was);
+        t->taken = false;
+        return false;
+    }
+    /* What is seen from now on may be of our own making */
+    t->held = false;
     /*
      * Kernels since 6.2 remember a mask that was asked for, and apply it
      * again when the thread's cpuset grows.  For a thread that was never

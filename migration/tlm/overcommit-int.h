@@ -26,7 +26,7 @@ char *tlm_cpus_format(const TlmCpuSet *s);
 void tlm_cpus_choose(const char *root, const TlmCpuSet *from, unsigned n,
                      TlmCpuSet *out);
 
-/* What is known of a held thread; all but @taken is from before the change */
+/* What is known of a held thread; all up to @mems is from before the change */
 typedef struct TlmOcThread {
     pid_t tid;
     uint64_t start;         /* start time, clock ticks: tells reused ids */
@@ -34,6 +34,8 @@ typedef struct TlmOcThread {
     TlmCpuSet mask;         /* affinity */
     TlmCpuSet mems;         /* allowed memory nodes */
     bool taken;             /* a backend may have changed this thread */
+    bool held;              /* by affinity, and this is the mask it got: */
+    TlmCpuSet given;
 } TlmOcThread;
 
 typedef struct TlmOcBackend TlmOcBackend;

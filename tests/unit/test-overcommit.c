@@ -225,6 +225,43 @@ static void test_bad_arguments(void)
 }
 
 /* Each method says why not; nothing is changed */
+/* A manager pins a thread while it is held: the pin stays, and is said */
+static void test_pinned_meanwhile(void)
+{
+    Fake *f = fake_new(false, "1-7");
+    g_autoptr(GError) err = NULL;
+    g_autofree char *now = NULL, *again = NULL, *other = NULL;
+    TlmCpuSet pin;
+    TlmOc *oc;
+
+    fake_threads(f, false, false);
+    oc = fake_oc(f, TLM_OC_METHOD_AFFINITY, NULL);
+    g_assert_true(tlm_cpus_parse("6", &pin, NULL));
+
+    /* Pinned at the last level: it is not touched, the others are put back */
+    g_assert_true(tlm_oc_apply(oc, tids, 4, 2, &err));
+    g_assert_cmpint(fake_set_affinity(tids[0], &pin, f), ==, 0);
+    g_assert_false(tlm_oc_restore(oc, &err));
+    g_assert_nonnull(strstr(err->message, "given CPUs 6 by someone else"));
+    g_clear_error(&err);
+    now = status_list(f, tids[0]);
+    g_assert_cmpstr(now, ==, "6");
+    other = status_list(f, tids[3]);
+    g_assert_cmpstr(other, ==, "1-7");
+    g_assert_null(tlm_oc_method_in_use(oc));
+
+    /* Pinned between two levels: the pin is what is put back */
+    g_assert_true(tlm_oc_apply(oc, tids, 4, 2, &err));
+    g_assert_cmpint(fake_set_affinity(tids[3], &pin, f), ==, 0);
+    g_assert_true(tlm_oc_apply(oc, tids, 4, 1, &err));
+    g_assert_true(tlm_oc_restore(oc, &err));
+    again = status_list(f, tids[3]);
+    g_assert_cmpstr(again, ==, "6");
+
+    tlm_oc_free(oc);
+    fake_free(f);
+}
+
 static void test_unavailable(void)
 {
     static const TlmOcMethod elsewhere[] = {
@@ -314,6 +351,7 @@ int main(int argc, char **argv)
                     test_more_than_there_are);
     g_test_add_func("/overcommit/named", test_named);
     g_test_add_func("/overcommit/bad-arguments", test_bad_arguments);
+    g_test_add_func("/overcommit/pinned-meanwhile", test_pinned_meanwhile);
     g_test_add_func("/overcommit/unavailable", test_unavailable);
     return g_test_run();
 }
