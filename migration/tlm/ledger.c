@@ -51,6 +51,8 @@ bool tlm_ledger_block_init(TlmLedgerBlock *b, unsigned long *dirty,
 
     for (unsigned long w = 0; w < words; w++) {
         b->unsent[w] = dirty[w] & word_mask(b, w);
+        /* What is not owed was forgotten by somebody else (virtio-mem) */
+        b->settled[w] = ~dirty[w] & word_mask(b, w);
         dirty[w] = 0;
     }
     return true;
@@ -62,14 +64,6 @@ void tlm_ledger_block_destroy(TlmLedgerBlock *b)
     g_clear_pointer(&b->settled, g_free);
     g_clear_pointer(&b->carried, g_free);
     g_clear_pointer(&b->armed, g_free);
-}
-
-void tlm_ledger_give_back(TlmLedgerBlock *b)
-{
-    for (unsigned long w = 0; w < WORDS(b->pages); w++) {
-        b->dirty[w] |= b->unsent[w];
-        b->unsent[w] = 0;
-    }
 }
 
 uint64_t tlm_ledger_owed(const TlmLedgerBlock *b)
@@ -114,6 +108,7 @@ void tlm_ledger_after_sync(TlmLedgerBlock *b, bool age,
         b->unsent[w] = ((low & ~older) | ((~low | high) & older)) & ~fresh;
         b->settled[w] = ((high | (low & older)) & dirty & ~fresh) |
                         (forgotten & ~fresh);
+        b->carried[w] = 0;
 
         counts->clean_unsent += __builtin_popcountl(b->unsent[w] & ~dirty);
         if (dirty) {
@@ -214,7 +209,8 @@ unsigned long tlm_ledger_forget(TlmLedgerBlock *b, unsigned long start,
 
     for (unsigned long w = start / WORD_BITS; w * WORD_BITS < end; w++) {
         unsigned long first = w * WORD_BITS;
-        unsigned long bits = b->dirty[w] | b->unsent[w];
+        /* During a sync, bits of a carried page are its age */
+        unsigned long bits = (b->dirty[w] | b->unsent[w]) & ~b->carried[w];
 
         if (start > first) {
             bits &= ~0UL << (start - first);

@@ -9,7 +9,7 @@
  *            Of a dirty page: the low bit of its age.
  *   settled  of a dirty page: the high bit of its age.  Of a page that is
  *            neither dirty nor unsent: it was forgotten, not sent.
- *   carried  the dirty bits from before a sync, during the sync.
+ *   carried  the dirty bits from before a sync, during the sync; else 0.
  *
  * The age of a dirty page says how often the caller has let time pass
  * since the last sync that found it written to: 0 to 3.  From 2 on it is
@@ -77,8 +77,6 @@ typedef enum {
 bool tlm_ledger_block_init(TlmLedgerBlock *b, unsigned long *dirty,
                            unsigned long pages, unsigned long chunk_pages);
 void tlm_ledger_block_destroy(TlmLedgerBlock *b);
-/* Make all that is owed dirty, so that QEMU's own code sends it */
-void tlm_ledger_give_back(TlmLedgerBlock *b);
 
 /* How many pages are dirty or unsent: counted, not remembered */
 uint64_t tlm_ledger_owed(const TlmLedgerBlock *b);
@@ -112,7 +110,8 @@ unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,
 
 /*
  * The guest does not use these pages, or never has: they are owed no more,
- * unless it writes to them later.  Returns how many of them were.
+ * unless it writes to them later.  Returns how many of them were.  During a
+ * sync, pages that were dirty before it stay owed.
  */
 unsigned long tlm_ledger_forget(TlmLedgerBlock *b, unsigned long start,
                                 unsigned long npages);

@@ -43,6 +43,13 @@ void tlm_params_init(MigrationTlmParameters *params)
     };
 }
 
+void tlm_params_free(MigrationTlmParameters *params)
+{
+    qapi_free_MigrationTlmOvercommitStepList(params->tlm_overcommit);
+    g_free(params->tlm_overcommit_cpus);
+    g_free(params->tlm_cgroup);
+}
+
 bool tlm_params_check(const MigrationParameters *params, Error **errp)
 {
     /* multifd does not know how many channels it has, it looks here */

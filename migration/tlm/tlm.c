@@ -65,11 +65,15 @@ void tlm_mark(int mark)
     tlm.mark_ns[mark] = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
-/* Pages were taken off the ledger; bitmap_mutex held */
+/*
+ * Pages were taken off the ledger; bitmap_mutex held.  During a sync they
+ * may be more than were counted: those that it has just found.
+ */
 void tlm_owe_less(unsigned long pages)
 {
-    uint64_t owed = stat64_get(&tlm.owed_pages) - pages;
+    uint64_t owed = stat64_get(&tlm.owed_pages);
 
+    owed -= MIN(pages, owed);
     stat64_set(&tlm.owed_pages, owed);
     ram_set_dirty_pages(owed);
 }

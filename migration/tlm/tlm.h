@@ -90,6 +90,8 @@ unsigned tlm_channel_group(unsigned id, unsigned channels);
 
 /* Called by options.c and migration-hmp-cmds.c */
 void tlm_params_init(MigrationTlmParameters *params);
+/* What the members point to; not @params itself */
+void tlm_params_free(MigrationTlmParameters *params);
 bool tlm_params_check(const MigrationParameters *params, Error **errp);
 /* Shallow: @dest borrows what @src owns */
 void tlm_params_test_apply(const MigrationTlmParameters *src,

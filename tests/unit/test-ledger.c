@@ -35,6 +35,9 @@ typedef struct Model {
     Page *page;
     bool *armed;
     unsigned long walk;         /* of TLM_TAKE_CLEAN; never goes back */
+    /* Pages are forgotten in the middle of the next sync */
+    enum { HINT_NONE, HINT_EARLY, HINT_LATE } hint;
+    unsigned long hint_start, hint_pages;
 } Model;
 
 static bool test_bit(const unsigned long *map, unsigned long nr)
@@ -70,10 +73,11 @@ static void model_init(Model *m, guint32 seed, unsigned long pages,
 
 static void model_start(Model *m)
 {
-    tlm_ledger_block_init(&m->b, m->dirty, m->pages, m->chunk_pages);
     for (unsigned long p = 0; p < m->pages; p++) {
-        m->page[p].unsent = true;
+        m->page[p].unsent = test_bit(m->dirty, p);
+        m->page[p].forgotten = !m->page[p].unsent;
     }
+    tlm_ledger_block_init(&m->b, m->dirty, m->pages, m->chunk_pages);
 }
 
 static void model_destroy(Model *m)
@@ -120,6 +124,31 @@ static void model_write(Model *m, unsigned long page)
     m->page[page].written = true;
 }
 
+/* Between before_sync and after_sync: what is carried stays owed */
+static void model_hint(Model *m, int when)
+{
+    unsigned long num = 0;
+
+    if (m->hint != when) {
+        return;
+    }
+    m->hint = HINT_NONE;
+    for (unsigned long p = m->hint_start;
+         p < m->pages && p - m->hint_start < m->hint_pages; p++) {
+        Page *page = &m->page[p];
+        bool found = test_bit(m->dirty, p);
+
+        if (!page->dirty && (page->unsent || found)) {
+            num++;
+            page->forgotten = true;
+            page->unsent = false;
+            page->written &= !found;
+        }
+    }
+    g_assert_cmpuint(tlm_ledger_forget(&m->b, m->hint_start, m->hint_pages),
+                     ==, num);
+}
+
 static TlmLedgerCounts model_sync(Model *m, bool age)
 {
     TlmLedgerCounts counts = {}, expected = {};
@@ -130,11 +159,13 @@ static TlmLedgerCounts model_sync(Model *m, bool age)
     }
     g_assert_cmpuint(tlm_ledger_owed(&m->b), ==, owed);
     tlm_ledger_before_sync(&m->b);
+    model_hint(m, HINT_EARLY);
     for (unsigned long p = 0; p < m->pages; p++) {
         if (m->page[p].written) {
             set_bit(m->dirty, p);
         }
     }
+    model_hint(m, HINT_LATE);
     if (m->pages % WORD_BITS) {
         /* Not a page, whoever sets it */
         set_bit(m->dirty, m->pages);
@@ -327,12 +358,13 @@ static void test_init_holes(void)
     /* A stray bit behind the end is not a page */
     set_bit(m.dirty, 301);
     model_start(&m);
-    for (unsigned long p = 0; p < 300; p++) {
-        m.page[p].unsent = p % 3 == 0;
-    }
     model_compare(&m);
     model_arm_all(&m);
     g_assert_cmpuint(model_take(&m, TLM_TAKE_CLEAN, &cursor, 1000), ==, 100);
+    /* Plugged and written to: no longer one of those that are left out */
+    model_write(&m, 1);
+    g_assert_cmpuint(model_sync(&m, false).revived, ==, 1);
+    model_compare(&m);
     model_destroy(&m);
 }
 
@@ -560,35 +592,49 @@ static void test_forget(void)
     model_destroy(&m);
 }
 
-static void test_give_back(void)
+/*
+ * A hint that comes in the middle of a sync, before or after the log has been
+ * read: pages of any age
+ */
+static void test_forget_during_sync(void)
 {
-    unsigned long cursor = 0, taken[50];
-    unsigned long owed = 0;
-    Model m;
+    for (unsigned late = 0; late < 2; late++) {
+        for (unsigned age = 0; age <= MAX_AGE; age++) {
+            unsigned long cursor = 0;
+            TlmLedgerCounts counts;
+            Model m;
 
-    model_new(&m, 1, 331, 64);
-    model_arm_all(&m);
-    g_assert_cmpuint(model_take(&m, TLM_TAKE_CLEAN, &cursor, 50), ==, 50);
-    for (unsigned long p = 40; p < 90; p++) {
-        model_write(&m, p);
+            model_new(&m, 1, 300, 64);
+            model_arm_all(&m);
+            /* [0, 100) is sent, [50, 150) dirty, the rest unsent */
+            model_take(&m, TLM_TAKE_CLEAN, &cursor, 100);
+            for (unsigned long p = 50; p < 150; p++) {
+                model_write(&m, p);
+            }
+            model_sync(&m, false);
+            for (unsigned i = 0; i < age; i++) {
+                model_sync(&m, true);
+            }
+            for (unsigned long p = 40; p < 60; p++) {
+                model_write(&m, p);
+            }
+            m.hint = late ? HINT_LATE : HINT_EARLY;
+            m.hint_start = 30;
+            m.hint_pages = 200;
+            model_sync(&m, age & 1);
+            model_compare(&m);
+            model_sync(&m, true);
+            model_compare(&m);
+            /* They are in use again */
+            for (unsigned long p = 0; p < 300; p++) {
+                model_write(&m, p);
+            }
+            counts = model_sync(&m, false);
+            g_assert_cmpuint(counts.dirty, ==, 300);
+            g_assert_cmpuint(counts.revived, ==, late ? 90 : 80);
+            model_destroy(&m);
+        }
     }
-    model_sync(&m, false);
-    model_sync(&m, true);
-    model_forget(&m, 300, 7);
-    tlm_ledger_give_back(&m.b);
-    for (unsigned long p = 0; p < 331; p++) {
-        g_assert_cmpuint(test_bit(m.dirty, p), ==,
-                         m.page[p].unsent || m.page[p].dirty);
-        owed += test_bit(m.dirty, p);
-    }
-    g_assert_cmpuint(owed, ==, 331 - 40 - 7);
-    for (unsigned long p = 331; p < m.words * WORD_BITS; p++) {
-        g_assert_false(test_bit(m.dirty, p));
-    }
-    cursor = 0;
-    g_assert_cmpuint(tlm_ledger_take(&m.b, TLM_TAKE_CLEAN, &cursor,
-                                     m.pages, taken, 50), ==, 0);
-    model_destroy(&m);
 }
 
 /* All that was written or never sent gets taken in the end */
@@ -736,6 +782,9 @@ static void test_random(gconstpointer opaque)
             model_arm(&m, random_below(&m, tlm_ledger_chunks(&m.b)));
             break;
         case 1:
+            m.hint = random_below(&m, HINT_LATE + 1);
+            m.hint_start = start;
+            m.hint_pages = 1 + random_below(&m, 70);
             model_sync(&m, random_below(&m, 2));
             sweep = 0;
             break;
@@ -791,7 +840,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ledger/aging/unsent", test_aging_keeps_unsent);
     g_test_add_func("/ledger/unarmed", test_unarmed);
     g_test_add_func("/ledger/forget", test_forget);
-    g_test_add_func("/ledger/give-back", test_give_back);
+    g_test_add_func("/ledger/forget-during-sync", test_forget_during_sync);
     for (unsigned seed = 1; seed <= 20; seed++) {
         g_autofree char *name = g_strdup_printf("/ledger/random/%u", seed);
         g_autofree char *lost = g_strdup_printf("/ledger/nothing-lost/%u",
