@@ -105,6 +105,34 @@ class Control(MigrationCase):
             migration.load_file(dst, path)
             self.finish(guest, src, dst)
 
+    def test_cancel_with_tls(self):
+        """No channel complains that it could not say goodbye: the user has
+        cut it off."""
+        guest = RomGuest(ws_mb=64, pattern='hotcold', rate=2000)
+        self.addCleanup(guest.close)
+        keys = tempfile.TemporaryDirectory(prefix='tlm-psk-')
+        self.addCleanup(keys.cleanup)
+        with open(os.path.join(keys.name, 'keys.psk'), 'w',
+                  encoding='ascii') as f:
+            f.write('qemu:' + 32 * 'ab' + '\n')
+
+        def tls(endpoint):
+            return ['-object', f'tls-creds-psk,id=tls0,endpoint={endpoint},'
+                    f'dir={keys.name}']
+        src = self.start_source(guest, extra=tls('client'))
+        dst = self.start_vm('dst', self.dst_binary,
+                            [*guest.args('tcg'), *tls('server'),
+                             '-incoming', 'defer'])
+        migration.set_parameters(dst, tls_creds='tls0')
+        address, _ = self.connect(src, dst, channels=4, max_bandwidth=MB,
+                                  tls_creds='tls0')
+        migration.start(src, *address)
+        migration.wait_ram_sent(src, 1)
+        src.qmp('migrate_cancel')
+        migration.wait_status(src, 'cancelled')
+        migration.wait_idle(src)
+        self.assertNotIn('warning', src.messages())
+
     def test_post_copy_not_over(self):
         """A guest whose RAM is still on its way cannot go on already."""
         guest = RomGuest(ws_mb=128, pattern='hotcold', rate=2000)
