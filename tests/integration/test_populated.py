@@ -366,7 +366,8 @@ class MovedShared(MigrationCase):
         with tempfile.TemporaryDirectory(prefix='tlm-preload-') as tmp:
             preload = os.path.join(tmp, 'seek-hole.so')
             subprocess.run(
-                ['gcc', '-O2', '-Wall', '-shared', '-fPIC', '-o', preload,
+                ['gcc', '-O2', '-Wall', '-Werror', '-shared', '-fPIC',
+                 '-o', preload,
                  os.path.join(env.ROOT, 'tests/integration/tlmtest/'
                               'seek-hole.c')], check=True)
             guest = self.guest()
