@@ -33,16 +33,41 @@ static bool affinity_limit(TlmOc *oc, unsigned n, GError **errp)
     return true;
 }
 
+/*
+ * Is the mask @now, which is not the one that we gave, of somebody else's
+ * making?  Or has the thread's cpuset changed, which cuts every mask?  What
+ * the kernel makes of "all CPUs" is the cpuset.  Leaves the thread with @now.
+ */
+static bool pinned_by_another(TlmOc *oc, TlmOcThread *t, const TlmCpuSet *now,
+                              bool *pinned, GError **errp)
+{
+    TlmCpuSet cpuset, ours = t->given;
+
+    memset(&cpuset, 0xff, sizeof(cpuset));
+    if (!set_affinity(oc, t->tid, &cpuset, errp) ||
+        !tlm_oc_thread_mask(oc, t->tid, &cpuset, NULL, errp)) {
+        return false;
+    }
+    tlm_cpus_and(&ours, &cpuset);
+    *pinned = !tlm_cpus_equal(now, tlm_cpus_count(&ours) ? &ours : &cpuset);
+    return set_affinity(oc, t->tid, now, errp);
+}
+
 static bool affinity_take(TlmOc *oc, TlmOcThread *t, GError **errp)
 {
     TlmCpuSet want, now;
+    bool pinned = false;
 
     if (t->held) {
         if (!tlm_oc_thread_mask(oc, t->tid, &now, NULL, errp)) {
             return false;
         }
-        if (!tlm_cpus_equal(&now, &t->given)) {
-            /* Someone else has pinned it: that is what to put back */
+        if (!tlm_cpus_equal(&now, &t->given) &&
+            !pinned_by_another(oc, t, &now, &pinned, errp)) {
+            return false;
+        }
+        if (pinned) {
+            /* That is what to put back */
             t->mask = now;
         }
         t->held = false;
@@ -61,6 +86,7 @@ static bool affinity_take(TlmOc *oc, TlmOcThread *t, GError **errp)
 bool tlm_oc_affinity_put_back(TlmOc *oc, TlmOcThread *t, GError **errp)
 {
     TlmCpuSet now, all;
+    bool pinned = false;
 
     if (!tlm_oc_thread_mask(oc, t->tid, &now, NULL, errp)) {
         return false;
@@ -68,7 +94,11 @@ bool tlm_oc_affinity_put_back(TlmOc *oc, TlmOcThread *t, GError **errp)
     if (tlm_cpus_equal(&now, &t->mask)) {
         return true;
     }
-    if (t->held && !tlm_cpus_equal(&now, &t->given)) {
+    if (t->held && !tlm_cpus_equal(&now, &t->given) &&
+        !pinned_by_another(oc, t, &now, &pinned, errp)) {
+        return false;
+    }
+    if (pinned) {
         g_autofree char *is = tlm_cpus_format(&now);
         g_autofree char *was = tlm_cpus_format(&t->mask);
 

@@ -262,6 +262,34 @@ static void test_pinned_meanwhile(void)
     fake_free(f);
 }
 
+/*
+ * The cpuset of the threads is made smaller meanwhile, and no thread is pinned:
+ * each gets back what is left of its CPUs
+ */
+static void test_cpuset_shrinks_meanwhile(void)
+{
+    Fake *f = fake_new(false, "1-7");
+    g_autofree char *dir = fake_dir(f, CPUSET, "/vm");
+    g_autoptr(GError) err = NULL;
+    g_autofree char *now = NULL, *pinned = NULL;
+    TlmOc *oc;
+
+    fake_threads(f, false, false);
+    oc = fake_oc(f, TLM_OC_METHOD_AFFINITY, NULL);
+    g_assert_true(tlm_oc_apply(oc, tids, 4, 2, &err));
+    fake_put(dir, "cpuset.effective_cpus", "2-5\n");
+    fake_sync(f);
+    /* That not all is as before is said, as ever */
+    g_assert_false(tlm_oc_restore(oc, &err));
+    g_assert_null(strstr(err->message, "someone else"));
+    now = status_list(f, tids[0]);
+    g_assert_cmpstr(now, ==, "2-5");
+    pinned = status_list(f, tids[2]);
+    g_assert_cmpstr(pinned, ==, "2-3");
+    tlm_oc_free(oc);
+    fake_free(f);
+}
+
 static void test_unavailable(void)
 {
     static const TlmOcMethod elsewhere[] = {
@@ -352,6 +380,8 @@ int main(int argc, char **argv)
     g_test_add_func("/overcommit/named", test_named);
     g_test_add_func("/overcommit/bad-arguments", test_bad_arguments);
     g_test_add_func("/overcommit/pinned-meanwhile", test_pinned_meanwhile);
+    g_test_add_func("/overcommit/cpuset-shrinks-meanwhile",
+                    test_cpuset_shrinks_meanwhile);
     g_test_add_func("/overcommit/unavailable", test_unavailable);
     return g_test_run();
 }
