@@ -66,9 +66,12 @@ class Control(MigrationCase):
         self.assertEqual(told['bound'], 500)
         self.assertFalse(told['reachable'])
         self.assertGreater(told['smallest'], 64 * MB * 1000 / CAP / 2)
-        tlm = self.end(guest, src, dst, check)['tlm']
-        self.assertEqual(tlm['deadline'], 500)
-        self.assertFalse(tlm['bound-reachable'])
+        info = self.end(guest, src, dst, check)
+        self.assertEqual(info['tlm']['deadline'], 500)
+        # The user has said less of this link than it carries: in the end it
+        # counts what has become of it
+        self.assertEqual(info['tlm']['bound-reachable'],
+                         info['total-time'] <= 500)
 
     def test_bound_in_reach(self):
         guest = RomGuest(ws_mb=16)

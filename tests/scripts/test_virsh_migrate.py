@@ -152,8 +152,8 @@ TLM_INFO = {'progress': 40, 'eta': 900, 'predicted-downtime': 20,
             'mtx-bytes': 1 << 20, 'dtx-bytes': 0, 'stop-bytes': 0,
             'resent-bytes': 0, 'skipped-bytes': 0, 'epochs': 3,
             'decision': 'as it happens', 'lost-work': 5,
-            'downtime': {'vm-stop': 0, 'sync': 0, 'ram': 7000, 'device': 0,
-                         'switchover': 0}}
+            'downtime': {'vm-stop': 0, 'sync': 0, 'ram': 7000, 'hold': 0,
+                         'device': 0, 'switchover': 0}}
 RAM_INFO = {'transferred': 1 << 20, 'remaining': 1 << 20, 'total': 2 << 20,
             'dirty-sync-count': 1}
 
