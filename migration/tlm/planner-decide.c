@@ -283,6 +283,15 @@ bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
     bool lost = time_left - stop->least < -noise, far, nearly, told, sure;
     bool blind = stop->guess < stop->safe;  /* a cap is all that is known */
 
+    if (time_left < -noise) {
+        /* It has passed: whatever is known of the link, that is sure */
+        d->bound_reachable = false;
+        if (cancel) {
+            d->action = TLM_PLAN_CANCEL;
+            d->reason = "the time bound has passed";
+            return true;
+        }
+    }
     /* what the user says of the link is not doubted */
     patience = params->switchover_bandwidth ? 0 : MIN(patience, PATIENCE_MAX);
     if (stop->guess >= FOREVER && p->clock < bound) {
@@ -295,7 +304,7 @@ bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
         if (!p->unreachable++) {
             p->unreachable_at = p->clock;
         }
-        d->bound_reachable = !trusted || !lost;
+        d->bound_reachable = time_left >= -noise && (!trusted || !lost);
         /* once mtx is done there is no time left to make sure */
         far = slack < -noise - bound / 4;
         nearly = !lost && cancel ? slack > -bound * DOUBT_CANCEL

@@ -137,7 +137,6 @@ class Overcommit(MigrationCase):
                 self.assert_runs_at_source(guest, src)
 
     def into_pre_switchover(self, method):
-        """With nearly all of the working set still to be sent"""
         guest, src, dst, before, used = self.prepare(
             method, caps={'pause-before-switchover': True})
         self.assert_held(src, before, used)
@@ -158,9 +157,10 @@ class Overcommit(MigrationCase):
         """While the destination does not read"""
         for method in self.methods():
             with self.sub(method=method):
-                guest, src, dst, before = self.into_pre_switchover(method)
+                guest, src, dst, before, used = self.prepare(method)
+                self.assert_held(src, before, used)
                 dst.process.send_signal(signal.SIGSTOP)
-                src.qmp('migrate-continue', state='pre-switchover')
+                src.qmp('migrate-tlm-switchover')
                 src.wait_event('MIGRATION_TLM_STAGE', timeout=60,
                                match=lambda data: data['stage'] == 'stop')
                 self.assertFalse(src.qmp('query-status')['running'])

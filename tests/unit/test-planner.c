@@ -1110,6 +1110,28 @@ static void test_cap_unknown(void)
     rig_free(&r);
 }
 
+/* It has passed, because the user has changed it: that is sure */
+static void test_cap_bound_passed(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        Rig r;
+
+        rig_init(&r, 10 * GB, 300 * MB);
+        rig_bound(&r, 3600000, i);
+        r.params.max_bandwidth = 10 * MB;
+        while (now(&r) < 2) {
+            g_assert(epoch(&r) == TLM_PLAN_CONTINUE);
+        }
+        r.params.time_bound_ms = 1;
+        epoch(&r);
+        g_assert_false(r.d.bound_reachable);
+        if (i == TLM_PLAN_BOUND_CANCEL) {
+            g_assert(r.d.action == TLM_PLAN_CANCEL);
+        }
+        rig_free(&r);
+    }
+}
+
 /* A link that is slower than the cap is no secret */
 static void test_cap_does_not_bind(void)
 {
@@ -1551,6 +1573,7 @@ int main(int argc, char **argv)
     ADD("cap-converge", test_cap_converge);
     ADD("cap-known", test_cap_known);
     ADD("cap-unknown", test_cap_unknown);
+    ADD("cap-bound-passed", test_cap_bound_passed);
     ADD("cap-does-not-bind", test_cap_does_not_bind);
     ADD("cap-stall", test_cap_stall);
     ADD("slow-start", test_slow_start);
