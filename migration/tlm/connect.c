@@ -51,6 +51,10 @@ static void tick(void *opaque)
     int64_t end_ms = s->start_time + (int64_t)bound_ms;
     Error *err = NULL;
 
+    if (s->state != MIGRATION_STATUS_SETUP &&
+        s->state != MIGRATION_STATUS_CANCELLING) {
+        return;                 /* it is over: nothing to wait for */
+    }
     if (!bound_ms || qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end_ms) {
         /* It has been changed meanwhile, or may be yet */
         timer_mod(connecting.timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
@@ -109,6 +113,10 @@ void tlm_connecting(QIOChannel *ioc)
         return;
     }
     g_ptr_array_add(connecting.channels, object_ref(OBJECT(ioc)));
+    if (migrate_get_current()->state != MIGRATION_STATUS_SETUP) {
+        /* It comes after the cancel, which has not seen it */
+        qio_channel_shutdown(ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+    }
     if (object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
         /*
          * The main channel: the main loop itself shakes hands.  A peer that
