@@ -17,7 +17,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "overcommit.h"
+#include "overcommit/overcommit.h"
 
 int main(int argc, char **argv)
 {

@@ -7,7 +7,7 @@
 #ifndef TLM_SIM_H
 #define TLM_SIM_H
 
-#include "planner.h"
+#include "planner/planner.h"
 
 typedef enum {
     SIM_OFFLINE,                /* stop the guest, then send it */

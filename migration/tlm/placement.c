@@ -19,7 +19,7 @@
 #include "qapi/qapi-events-migration-tlm.h"
 #include "hw/core/cpu.h"
 #include "migration/migration.h"
-#include "overcommit.h"
+#include "overcommit/overcommit.h"
 #include "internal.h"
 #include "trace.h"
 

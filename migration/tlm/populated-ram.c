@@ -25,7 +25,7 @@
 #include "migration/options.h"
 #include "migration/ram.h"
 #include "internal.h"
-#include "populated.h"
+#include "engine/populated.h"
 #include "trace.h"
 
 typedef enum {

@@ -27,7 +27,7 @@ def source_lists():
     with open(os.path.join(TLM, 'meson.build'), encoding='utf-8') as f:
         m = re.search(r"^if host_os == 'linux'\n(.*?)^else\n(.*?)^endif\n",
                       f.read(), re.DOTALL | re.MULTILINE)
-    return [set(re.findall(r"'([\w-]+\.c)'", part)) for part in m.groups()]
+    return [set(re.findall(r"'([\w/-]+\.c)'", part)) for part in m.groups()]
 
 
 def symbols(objects, cwd):
@@ -65,8 +65,8 @@ class Stubs(unittest.TestCase):
         cwd = commands[0]['directory']
         inside, outside = {}, []
         for entry in commands:
-            folder, name = os.path.split(entry['file'])
-            if folder.endswith('migration/tlm') and name in linux:
+            name = entry['file'].partition('migration/tlm/')[2]
+            if name in linux:
                 inside[name] = entry
             elif re.match(r'lib(common|qemuutil|qemu-.*-softmmu)\.a\.p/',
                           entry['output']):

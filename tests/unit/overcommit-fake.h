@@ -13,7 +13,7 @@
 #ifndef OVERCOMMIT_FAKE_H
 #define OVERCOMMIT_FAKE_H
 
-#include "overcommit-int.h"
+#include "overcommit/overcommit-int.h"
 
 #define FAKE_PID 4000
 #define FAKE_CPUS "0-7"

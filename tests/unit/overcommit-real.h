@@ -11,7 +11,7 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <sys/syscall.h>
-#include "overcommit-int.h"
+#include "overcommit/overcommit-int.h"
 
 #define N_THREADS 5
 

@@ -10,7 +10,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "ledger.h"
+#include "engine/ledger.h"
 
 #define WORD_BITS (sizeof(unsigned long) * 8)
 #define STEPS 4000

@@ -5,7 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include <math.h>
-#include "overcommit-int.h"
+#include "overcommit/overcommit-int.h"
 
 static void test_steps(void)
 {

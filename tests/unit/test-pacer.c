@@ -6,8 +6,8 @@
  */
 
 #include "qemu/osdep.h"
-#include "burst.h"
-#include "pacer.h"
+#include "engine/burst.h"
+#include "engine/pacer.h"
 
 #define MS 1000000LL
 #define S  1000000000LL

@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include <fenv.h>
 #include <math.h>
-#include "planner.h"
+#include "planner/planner.h"
 
 #define MS 1000000LL
 #define S  1000000000LL

@@ -13,7 +13,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include "populated.h"
+#include "engine/populated.h"
 #include "populated-init.h"
 
 #ifndef MADV_COLLAPSE

@@ -21,7 +21,7 @@ static ssize_t seam_pread(int fd, void *buf, size_t size, off_t offset);
 
 #define lseek seam_lseek
 #define pread seam_pread
-#include "populated.c"
+#include "engine/populated.c"
 #undef lseek
 #undef pread
 

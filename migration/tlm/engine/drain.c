@@ -23,8 +23,8 @@
 #include "io/channel-tls.h"
 #include "migration/migration.h"
 #include "migration/options.h"
-#include "internal.h"
-#include "trace.h"
+#include "../internal.h"
+#include "../trace.h"
 
 /* No acknowledgement for as long: the queue is not what holds it up */
 #define STALLED_NS (50 * SCALE_MS)

@@ -5,7 +5,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "internal.h"
+#include "../internal.h"
 
 /*
  * The cursor never moves backwards, so that mtx looks at every page once.

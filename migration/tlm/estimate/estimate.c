@@ -15,7 +15,7 @@
 #include "qapi/qapi-commands-migration-tlm.h"
 #include "migration/migration.h"
 #include "estimate.h"
-#include "planner.h"
+#include "../planner/planner.h"
 
 #define WINDOW_DEFAULT_MS 1000
 #define WINDOW_MIN_MS 100

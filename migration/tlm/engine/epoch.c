@@ -25,8 +25,8 @@
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/ram.h"
-#include "internal.h"
-#include "trace.h"
+#include "../internal.h"
+#include "../trace.h"
 
 /* How long chunks may be armed ahead of mtx, in one epoch */
 #define ARM_BUDGET_NS (20 * SCALE_MS)

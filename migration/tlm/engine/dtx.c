@@ -5,7 +5,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "internal.h"
+#include "../internal.h"
 
 /* One sweep over all blocks in an epoch */
 static bool sweep(TlmTake what, TlmBatch *batch, unsigned max)

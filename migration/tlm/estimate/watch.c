@@ -46,7 +46,7 @@
 #include "migration/ram.h"
 #include "system/runstate.h"
 #include "estimate.h"
-#include "trace.h"
+#include "../trace.h"
 
 /* A round is a quarter of the window, but not longer than this */
 #define ROUNDS_MIN 4

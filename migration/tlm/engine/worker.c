@@ -16,8 +16,8 @@
 #include "migration/migration-stats.h"
 #include "migration/options.h"
 #include "migration/ram.h"
-#include "internal.h"
-#include "trace.h"
+#include "../internal.h"
+#include "../trace.h"
 
 static const TlmPick mtx_work[] = {
     tlm_pick_rest, tlm_pick_walk, tlm_pick_dirty, NULL
