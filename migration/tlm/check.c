@@ -5,7 +5,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/lockable.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "system/dirtylimit.h"
@@ -13,6 +12,19 @@
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "internal.h"
+#include "tlm.h"
+
+/*
+ * The migration that has been checked last cannot go by TLM, and need not.
+ * BQL held to write.
+ */
+static bool left_out;
+
+bool migrate_tlm(void)
+{
+    return migrate_get_current()->capabilities[MIGRATION_CAPABILITY_TLM] &&
+           !left_out;
+}
 
 bool tlm_check_caps(const bool *caps, Error **errp)
 {
@@ -53,27 +65,19 @@ static bool can_be_left_out(const MigrationAddress *addr)
            addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD;
 }
 
-bool tlm_check_start(const MigrationAddress *addr, Error **errp)
+bool tlm_check(const MigrationAddress *addr, Error **errp)
 {
     MigrationState *s = migrate_get_current();
     unsigned channels = migrate_multifd_channels();
 
-    if (tlm.running || tlm_connect_pending()) {
-        error_setg(errp, "The previous migration has not been cleaned up "
-                   "yet; try again");
-        return false;
-    }
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        tlm.valid = false;
-    }
-    tlm.left_out = false;
+    left_out = false;
     if (!migrate_tlm()) {
         return true;
     }
     if (!migrate_multifd() && can_be_left_out(addr)) {
         warn_report("Capability 'tlm' is on, but this migration is not one "
                     "by multifd: it goes without TLM, and without its bound");
-        tlm.left_out = true;
+        left_out = true;
         return true;
     }
     if (migration_in_incoming_postcopy()) {
@@ -120,9 +124,5 @@ bool tlm_check_start(const MigrationAddress *addr, Error **errp)
                    "'cancel-vcpu-dirty-limit'");
         return false;
     }
-    if (!tlm_placement_start(errp)) {
-        return false;
-    }
-    tlm_connect_begin();
     return true;
 }

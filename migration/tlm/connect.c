@@ -27,6 +27,7 @@
 #include "migration/qemu-file.h"
 #include "migration/yank_functions.h"
 #include "internal.h"
+#include "tlm.h"
 
 #define TICK_MS 100
 

@@ -10,34 +10,39 @@
 #include "monitor/monitor.h"
 #include "migration/migration.h"
 #include "internal.h"
+#include "placement.h"
+#include "throttle.h"
+#include "tlm.h"
 
 /* The planner may be asked so much later than an epoch and a sync take */
 #define PLAN_LATE_MS 100
 
 /* From *@at_us of the downtime to a mark, which becomes *@at_us */
-static uint64_t part_us(const MigrationState *s, int64_t *at_us, int mark)
+static uint64_t part_us(const TlmMigration *m, const MigrationState *s,
+                        int64_t *at_us, TlmMark mark)
 {
     int64_t begin_ns = s->downtime_start * SCALE_MS;
     int64_t end_us = s->downtime * (SCALE_MS / SCALE_US);
     int64_t from_us = *at_us;
 
     /* QEMU's own clock ticks in milliseconds: none may end after it */
-    *at_us = MIN(MAX((tlm.mark_ns[mark] - begin_ns) / SCALE_US, from_us),
+    *at_us = MIN(MAX((m->mark_ns[mark] - begin_ns) / SCALE_US, from_us),
                  end_us);
     return *at_us - from_us;
 }
 
 /* Its parts add up to the downtime that QEMU itself reports */
-static MigrationTlmDowntime *downtime(const MigrationState *s)
+static MigrationTlmDowntime *downtime(const TlmMigration *m,
+                                      const MigrationState *s)
 {
     MigrationTlmDowntime *d = g_new0(MigrationTlmDowntime, 1);
     int64_t at_us = 0;
 
-    d->vm_stop = part_us(s, &at_us, TLM_MARK_STOPPED);
-    d->sync = part_us(s, &at_us, TLM_MARK_SYNCED);
-    d->ram = part_us(s, &at_us, TLM_MARK_RAM);
-    d->hold = part_us(s, &at_us, TLM_MARK_SWITCHOVER);
-    d->device = part_us(s, &at_us, TLM_MARK_DEVICE);
+    d->vm_stop = part_us(m, s, &at_us, TLM_MARK_STOPPED);
+    d->sync = part_us(m, s, &at_us, TLM_MARK_SYNCED);
+    d->ram = part_us(m, s, &at_us, TLM_MARK_RAM);
+    d->hold = part_us(m, s, &at_us, TLM_MARK_SWITCHOVER);
+    d->device = part_us(m, s, &at_us, TLM_MARK_DEVICE);
     d->switchover = s->downtime * (SCALE_MS / SCALE_US) - at_us;
     return d;
 }
@@ -46,32 +51,31 @@ static MigrationTlmDowntime *downtime(const MigrationState *s)
  * When the guest was stopped for the switchover; 0: it was not yet.  QEMU
  * notes the beginning before it has come to its end.
  */
-static int64_t stop_ns(const MigrationState *s)
+static int64_t stop_ns(const TlmMigration *m, const MigrationState *s)
 {
     int64_t begin_ns = s->downtime_start * SCALE_MS;
 
-    if (!tlm.mark_ns[TLM_MARK_STOPPING] ||
-        begin_ns + SCALE_MS <= tlm.mark_ns[TLM_MARK_STOPPING]) {
+    if (!m->mark_ns[TLM_MARK_STOPPING] ||
+        begin_ns + SCALE_MS <= m->mark_ns[TLM_MARK_STOPPING]) {
         return 0;               /* it is that of an earlier migration */
     }
     return begin_ns;
 }
 
-static int64_t lost_ns(const MigrationState *s, int64_t now_ns)
+static int64_t lost_ns(const TlmMigration *m, const MigrationState *s,
+                       int64_t now_ns)
 {
     int64_t lost_ns = tlm_throttle_paused_ns() + tlm_placement_lost_ns();
-    int64_t begin_ns = stop_ns(s);
+    int64_t begin_ns = stop_ns(m, s);
 
     return begin_ns ? lost_ns + MAX(0, now_ns - begin_ns) : lost_ns;
 }
 
 /* What was sent for a page beyond once, or will have to be */
-static uint64_t resent_pages(void)
+static uint64_t resent_pages(const TlmEngineCounters *c)
 {
-    uint64_t sent = stat64_get(&tlm.mtx_pages) + stat64_get(&tlm.dtx_pages) +
-                    stat64_get(&tlm.stop_pages);
-    uint64_t once = tlm.total_pages - stat64_get(&tlm.owed_pages) -
-                    stat64_get(&tlm.forgotten_pages);
+    uint64_t sent = c->mtx + c->dtx + c->rest;
+    uint64_t once = c->total - c->owed - c->forgotten;
 
     return sent - MIN(sent, once);
 }
@@ -81,10 +85,10 @@ static uint64_t resent_pages(void)
  * longer than an epoch takes, the prediction stands; beyond that, the time
  * in which nothing is known to have got through comes on top.
  */
-static void show_live(MigrationTlmInfo *t, int64_t elapsed_ms,
-                      int64_t since_plan_ms)
+static void show_live(const TlmMigration *m, MigrationTlmInfo *t,
+                      int64_t elapsed_ms, int64_t since_plan_ms)
 {
-    int64_t usual_ms = tlm.plan.epoch_ms + tlm.shown_sync_ns / SCALE_MS +
+    int64_t usual_ms = m->plan.epoch_ms + m->shown_sync_ns / SCALE_MS +
                        PLAN_LATE_MS;
     int64_t late_ms = MAX(0, since_plan_ms - usual_ms);
 
@@ -97,36 +101,37 @@ static void show_live(MigrationTlmInfo *t, int64_t elapsed_ms,
 }
 
 /* The planner is not asked any more: go by what is left.  BQL held. */
-static void show_stop(const MigrationState *s, MigrationTlmInfo *t,
-                      int64_t now_ns)
+static void show_stop(const TlmMigration *m, const MigrationState *s,
+                      MigrationTlmInfo *t, int64_t now_ns)
 {
-    double queued = tlm.running ? tlm_queued_bytes() : 0;
+    double queued = m->running ? tlm_multifd_queued_bytes() : 0;
     double arrived = MAX(t->stop_bytes - queued, 0);
-    double left = (stat64_get(&tlm.owed_pages) << tlm.page_bits) + queued;
-    int64_t begin_ns = tlm.mark_ns[TLM_MARK_SYNCED] ?: now_ns;
+    double left = tlm_bytes(m, tlm_engine_owed(m->engine)) + queued;
+    int64_t begin_ns = m->mark_ns[TLM_MARK_SYNCED] ?: now_ns;
     /* A wait for the manager says nothing about the link */
-    int64_t end_ns = tlm.mark_ns[TLM_MARK_RAM] ?: now_ns;
+    int64_t end_ns = m->mark_ns[TLM_MARK_RAM] ?: now_ns;
 
     if (arrived > 0) {
         t->progress += (100 - t->progress) * arrived / (arrived + left);
     }
-    t->eta = tlm_planner_stop_eta_ms(tlm.plan.bandwidth,
+    t->eta = tlm_planner_stop_eta_ms(m->plan.bandwidth,
                                      (end_ns - begin_ns) / 1e9, arrived, left);
-    t->predicted_total = (now_ns - tlm.mark_ns[TLM_MARK_START]) / SCALE_MS +
+    t->predicted_total = (now_ns - m->mark_ns[TLM_MARK_START]) / SCALE_MS +
                          t->eta;
     t->predicted_downtime = now_ns / SCALE_MS - s->downtime_start + t->eta;
 }
 
 /* The clock goes on in every state, whoever is waited for */
-static void show_underway(const MigrationState *s, MigrationTlmInfo *t,
-                          int64_t now_ns)
+static void show_underway(const TlmMigration *m, const MigrationState *s,
+                          MigrationTlmInfo *t, int64_t now_ns)
 {
-    int64_t elapsed_ms = (now_ns - tlm.mark_ns[TLM_MARK_START]) / SCALE_MS;
+    int64_t elapsed_ms = (now_ns - m->mark_ns[TLM_MARK_START]) / SCALE_MS;
 
-    if (tlm.mark_ns[TLM_MARK_STOPPED]) {
-        show_stop(s, t, now_ns);
+    if (m->mark_ns[TLM_MARK_STOPPED]) {
+        show_stop(m, s, t, now_ns);
     } else {
-        show_live(t, elapsed_ms, (now_ns - tlm.plan_ns) / SCALE_MS);
+        show_live(m, t, elapsed_ms,
+                  (now_ns - m->plan_ns) / SCALE_MS);
     }
     if (t->has_deadline) {
         /* Where nothing is predicted, the time that has passed counts */
@@ -137,7 +142,8 @@ static void show_underway(const MigrationState *s, MigrationTlmInfo *t,
 }
 
 /* How it has ended; the predictions stay what they were */
-static void show_end(const MigrationState *s, MigrationTlmInfo *t)
+static void show_end(const TlmMigration *m, const MigrationState *s,
+                     MigrationTlmInfo *t)
 {
     t->stage = MIGRATION_TLM_STAGE_DONE;
     t->eta = 0;
@@ -148,69 +154,75 @@ static void show_end(const MigrationState *s, MigrationTlmInfo *t)
     t->progress = 100;
     t->slack = (int64_t)t->deadline - s->total_time;
     t->bound_reachable = !t->has_deadline || t->slack >= 0;
-    t->downtime = downtime(s);
+    t->downtime = downtime(m, s);
 }
 
-void tlm_fill_info(MigrationInfo *info)
+MigrationTlmInfo *tlm_info(TlmMigration *m)
 {
     MigrationState *s = migrate_get_current();
     uint64_t bound = s->parameters.tlm_time_bound;
+    TlmEngineCounters c;
     int64_t now_ns;
     MigrationTlmInfo *t;
 
-    QEMU_LOCK_GUARD(&tlm.lock);
+    if (!m->engine) {
+        return NULL;
+    }
+    tlm_engine_counters(m->engine, &c);
+
+    QEMU_LOCK_GUARD(&m->lock);
 
     /* "savevm" begins, and completes, something of its own */
-    if (!tlm.valid ||
-        tlm.mark_ns[TLM_MARK_START] != s->start_time * SCALE_MS) {
-        return;
+    if (!m->valid ||
+        m->mark_ns[TLM_MARK_START] != s->start_time * SCALE_MS) {
+        return NULL;
     }
 
-    now_ns = tlm.mark_ns[TLM_MARK_END] ?:
+    now_ns = m->mark_ns[TLM_MARK_END] ?:
              qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     t = g_new0(MigrationTlmInfo, 1);
-    t->stage = tlm.stage;
-    t->progress = tlm.plan.progress * 100;
-    t->eta = tlm.plan.eta_ms;
-    t->predicted_total = tlm.plan.predicted_total_ms;
-    t->predicted_downtime = tlm.plan.predicted_downtime_ms;
-    t->smallest_bound = tlm.plan.smallest_bound_ms;
-    t->bound_reachable = tlm.plan.bound_reachable;
-    t->downtime_reachable = tlm.plan.downtime_reachable;
+    t->stage = m->stage;
+    t->progress = m->plan.progress * 100;
+    t->eta = m->plan.eta_ms;
+    t->predicted_total = m->plan.predicted_total_ms;
+    t->predicted_downtime = m->plan.predicted_downtime_ms;
+    t->smallest_bound = m->plan.smallest_bound_ms;
+    t->bound_reachable = m->plan.bound_reachable;
+    t->downtime_reachable = m->plan.downtime_reachable;
     t->has_deadline = t->has_slack = bound;
     t->deadline = bound;
-    t->mtx_bytes = stat64_get(&tlm.mtx_pages) << tlm.page_bits;
-    t->dtx_bytes = stat64_get(&tlm.dtx_pages) << tlm.page_bits;
-    t->stop_bytes = stat64_get(&tlm.stop_pages) << tlm.page_bits;
-    t->resent_bytes = resent_pages() << tlm.page_bits;
-    t->skipped_bytes = stat64_get(&tlm.forgotten_pages) << tlm.page_bits;
-    t->passed_bytes = stat64_get(&tlm.passed_pages) << tlm.page_bits;
-    t->unsent_bytes = tlm.shown_counts.clean_unsent << tlm.page_bits;
-    t->dirty_bytes = tlm.shown_counts.dirty << tlm.page_bits;
-    t->hot_bytes = tlm.shown_counts.hot << tlm.page_bits;
-    t->bandwidth = tlm.plan.bandwidth;
-    t->dirty_rate = tlm.plan.dirty_rate;
-    t->epochs = tlm.epoch;
-    t->sync_time = tlm.shown_sync_ns / SCALE_US;
-    t->decision = g_strdup(tlm.plan.reason);
-    t->guest_speed = tlm.shown_speed;
-    t->lost_work = lost_ns(s, now_ns) / SCALE_MS;
+    t->mtx_bytes = tlm_bytes(m, c.mtx);
+    t->dtx_bytes = tlm_bytes(m, c.dtx);
+    t->stop_bytes = tlm_bytes(m, c.rest);
+    t->resent_bytes = tlm_bytes(m, resent_pages(&c));
+    t->skipped_bytes = tlm_bytes(m, c.forgotten);
+    t->passed_bytes = tlm_bytes(m, c.passed);
+    t->unsent_bytes = tlm_bytes(m, m->shown_counts.clean_unsent);
+    t->dirty_bytes = tlm_bytes(m, m->shown_counts.dirty);
+    t->hot_bytes = tlm_bytes(m, m->shown_counts.hot);
+    t->bandwidth = m->plan.bandwidth;
+    t->dirty_rate = m->plan.dirty_rate;
+    t->epochs = c.epochs;
+    t->sync_time = m->shown_sync_ns / SCALE_US;
+    t->decision = g_strdup(m->plan.reason);
+    t->guest_speed = m->shown_speed;
+    t->lost_work = lost_ns(m, s, now_ns) / SCALE_MS;
     tlm_placement_fill_info(t);
-    if (tlm.mark_ns[TLM_MARK_LIVE]) {
-        int64_t end_ns = tlm.mark_ns[TLM_MARK_STOPPING] ?: now_ns;
+    if (m->mark_ns[TLM_MARK_LIVE]) {
+        int64_t end_ns = m->mark_ns[TLM_MARK_STOPPING] ?: now_ns;
 
-        t->live_time = (end_ns - tlm.mark_ns[TLM_MARK_LIVE]) / SCALE_MS;
+        t->live_time = (end_ns - m->mark_ns[TLM_MARK_LIVE]) / SCALE_MS;
     }
     /* The status is "completed" a moment before we are told */
-    if (tlm.mark_ns[TLM_MARK_END] ||
+    if (m->mark_ns[TLM_MARK_END] ||
         s->state == MIGRATION_STATUS_COMPLETED) {
-        show_end(s, t);
+        show_end(m, s, t);
     } else {
-        show_underway(s, t, now_ns);
+        show_underway(m, s, t, now_ns);
     }
     /* What has just reached the kernel has not arrived: no step back */
-    t->progress = tlm.shown_progress = MAX(t->progress, tlm.shown_progress);
-    info->tlm = t;
+    t->progress = m->shown_progress = MAX(t->progress, m->shown_progress);
+    return t;
 }
 
 void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *t)

@@ -16,7 +16,8 @@
 #include "monitor/monitor.h"
 #include "migration/migration.h"
 #include "migration/options.h"
-#include "internal.h"
+#include "placement.h"
+#include "tlm.h"
 
 #define EPOCH_MIN_MS 20
 #define EPOCH_MAX_MS 10000

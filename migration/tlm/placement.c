@@ -19,8 +19,7 @@
 #include "qapi/qapi-events-migration-tlm.h"
 #include "hw/core/cpu.h"
 #include "migration/migration.h"
-#include "overcommit/overcommit.h"
-#include "internal.h"
+#include "placement.h"
 #include "trace.h"
 
 static struct {
@@ -89,7 +88,6 @@ static bool places_threads(void)
            placement.method != MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT;
 }
 
-/* Called with the BQL held, when a migration begins */
 bool tlm_placement_start(Error **errp)
 {
     const MigrationParameters *p = &migrate_get_current()->parameters;
@@ -224,11 +222,6 @@ static void announce(unsigned cpus, const char *method)
     qapi_event_send_migration_tlm_overcommit(cpus, placement.vcpus, method);
 }
 
-/*
- * Holds the vCPUs that there are on as many host CPUs as the schedule says
- * for @progress percent.  Returns the speed, 0 to 1, at which the caller
- * must run the vCPUs because they could not be placed otherwise.
- */
 double tlm_placement_step(double progress)
 {
     g_autoptr(GArray) tids = NULL;
@@ -279,14 +272,12 @@ double tlm_placement_step(double progress)
     return placement.speed;
 }
 
-/* Where the schedule's first step after @progress is; HUGE_VAL: none */
 double tlm_placement_next(double progress)
 {
     return placement.schedule ?
            tlm_oc_schedule_next(placement.schedule, progress) : HUGE_VAL;
 }
 
-/* Everything back as it was.  Idempotent.  Called without the BQL. */
 void tlm_placement_end(void)
 {
     g_autoptr(GError) gerr = NULL;
@@ -307,14 +298,12 @@ void tlm_placement_end(void)
     g_clear_pointer(&placement.tids, g_array_unref);
 }
 
-/* The share of full speed that the vCPUs have through over-commit */
 double tlm_placement_share(void)
 {
     QEMU_LOCK_GUARD(&placement.lock);
     return placement.share;
 }
 
-/* Guest time lost to over-commit other than by throttling, in ns */
 double tlm_placement_lost_ns(void)
 {
     QEMU_LOCK_GUARD(&placement.lock);

@@ -17,15 +17,12 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/bitmap.h"
-#include "qemu/lockable.h"
 #include "exec/memory.h"
 #include "system/hostmem.h"
 #include "migration/migration.h"
 #include "migration/options.h"
-#include "migration/ram.h"
-#include "internal.h"
 #include "engine/populated.h"
+#include "guest-ram.h"
 #include "trace.h"
 
 typedef enum {
@@ -35,7 +32,8 @@ typedef enum {
 } Memory;
 
 typedef struct Skip {
-    TlmLedgerBlock *ledger;
+    TlmGuestRam *ram;
+    unsigned block;
     unsigned long first;        /* page */
     unsigned long skipped;      /* pages */
 } Skip;
@@ -63,13 +61,15 @@ static Memory memory_kind(RAMBlock *rb)
  * Looking costs up to some 10 ms a GiB of pages that are not huge: not to
  * be spent on a guest that uses all of its memory.
  */
-static bool worth_looking(void)
+static bool worth_looking(const TlmGuestRam *ram)
 {
     uint64_t anon = 0;
 
-    for (unsigned i = 0; i < tlm.nr_blocks; i++) {
-        if (memory_kind(tlm.blocks[i].rb) == MEMORY_ANON) {
-            anon += tlm.blocks[i].rb->used_length;
+    for (unsigned i = 0; i < ram->blocks->len; i++) {
+        RAMBlock *rb = g_ptr_array_index(ram->blocks, i);
+
+        if (memory_kind(rb) == MEMORY_ANON) {
+            anon += rb->used_length;
         }
     }
     return tlm_populated_resident(qemu_real_host_page_size()) <
@@ -83,52 +83,44 @@ static bool worth_looking(void)
 static void forget_run(void *opaque, uint64_t start, uint64_t len)
 {
     Skip *s = opaque;
-    unsigned long *dirty = s->ledger->dirty;
-    unsigned long page, end, num = 0;
+    unsigned bits = s->ram->page_bits;
+    unsigned long page = s->first + DIV_ROUND_UP(start, 1UL << bits);
+    unsigned long end = s->first + ((start + len) >> bits);
 
-    page = s->first + DIV_ROUND_UP(start, 1UL << tlm.page_bits);
-    end = s->first + ((start + len) >> tlm.page_bits);
-
-    QEMU_LOCK_GUARD(ram_bitmap_mutex());
-
-    while (page < end) {
-        unsigned long next = find_next_bit(dirty, end, page);
-
-        num += tlm_ledger_forget(s->ledger, page, next - page);
-        page = next < end ? find_next_zero_bit(dirty, end, next) : end;
+    if (page < end) {
+        s->skipped += tlm_engine_forget_clean(s->ram->engine, s->block, page,
+                                              end - page);
     }
-    s->skipped += num;
-    tlm_owe_less(num);
-    stat64_add(&tlm.forgotten_pages, num);
 }
 
-unsigned long tlm_skip_unpopulated(TlmBlock *b, unsigned long start,
-                                   unsigned long npages)
+void tlm_guest_ram_skip_unpopulated(void *opaque, unsigned block,
+                                    unsigned long first, unsigned long num)
 {
-    Skip skip = { .ledger = &b->ledger, .first = start };
-    uint64_t offset = (uint64_t)start << tlm.page_bits;
-    uint64_t len = (uint64_t)npages << tlm.page_bits;
+    TlmGuestRam *ram = opaque;
+    RAMBlock *rb = g_ptr_array_index(ram->blocks, block);
+    Skip skip = { .ram = ram, .block = block, .first = first };
+    uint64_t offset = (uint64_t)first << ram->page_bits;
+    uint64_t len = (uint64_t)num << ram->page_bits;
     TlmPopulated populated;
 
     if (migrate_zero_page_detection() != ZERO_PAGE_DETECTION_MULTIFD) {
-        return 0;
+        return;
     }
-    switch (memory_kind(b->rb)) {
+    switch (memory_kind(rb)) {
     case MEMORY_ANON:
-        if (worth_looking() &&
+        if (worth_looking(ram) &&
             tlm_populated_open(&populated, qemu_real_host_page_size())) {
-            tlm_populated_anon(&populated, b->rb->host + offset, len,
+            tlm_populated_anon(&populated, rb->host + offset, len,
                                forget_run, &skip);
             tlm_populated_close(&populated);
         }
         break;
     case MEMORY_SHMEM:
-        tlm_populated_shmem(b->rb->fd, qemu_real_host_page_size(),
-                            b->rb->fd_offset + offset, len, forget_run, &skip);
+        tlm_populated_shmem(rb->fd, qemu_real_host_page_size(),
+                            rb->fd_offset + offset, len, forget_run, &skip);
         break;
     case MEMORY_OTHER:
         break;
     }
-    trace_tlm_skip(b->rb->idstr, start, npages, skip.skipped);
-    return skip.skipped;
+    trace_tlm_skip(rb->idstr, first, num, skip.skipped);
 }

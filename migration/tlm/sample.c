@@ -14,6 +14,8 @@
 #include "migration/options.h"
 #include "migration/savevm.h"
 #include "internal.h"
+#include "placement.h"
+#include "throttle.h"
 #include "trace.h"
 
 /* Epochs in a row that think differently of the bound before it is said */
@@ -26,15 +28,10 @@ static bool can_switchover(MigrationState *s)
            !runstate_is_running();
 }
 
-uint64_t tlm_pages_sent(void)
-{
-    return stat64_get(&tlm.mtx_pages) + stat64_get(&tlm.dtx_pages);
-}
-
-static uint64_t device_bytes(void)
+static uint64_t device_bytes(const TlmMigration *m)
 {
     uint64_t must_precopy, can_postcopy;
-    uint64_t ram = stat64_get(&tlm.owed_pages) << tlm.page_bits;
+    uint64_t ram = tlm_bytes(m, tlm_engine_owed(m->engine));
 
     /* RAM's part of it does not sync the dirty log while TLM runs */
     qemu_savevm_state_pending_exact(&must_precopy, &can_postcopy);
@@ -43,9 +40,9 @@ static uint64_t device_bytes(void)
 }
 
 /* The share of the last @ns in which the vCPUs ran */
-static double guest_speed(int64_t ns)
+static double guest_speed(const TlmMigration *m, int64_t ns)
 {
-    int64_t paused_ns = tlm_throttle_paused_ns() - tlm.epoch_begin_paused_ns;
+    int64_t paused_ns = tlm_throttle_paused_ns() - m->begin_paused_ns;
 
     if (!runstate_is_running() || ns <= paused_ns) {
         return 0;
@@ -53,27 +50,19 @@ static double guest_speed(int64_t ns)
     return tlm_placement_share() * (ns - paused_ns) / ns;
 }
 
-/* How long ago a page that is called hot was written to, at most */
-static int64_t hot_ns(int64_t now_ns)
-{
-    int64_t begin_ns = MAX(tlm.aged_before_ns, tlm.mark_ns[TLM_MARK_LIVE]);
-
-    return now_ns - begin_ns;
-}
-
 /* Tell of a bound that is out of reach, or is in reach again, when sure */
-static void tell_bound(const TlmPlanParams *params,
+static void tell_bound(TlmMigration *m, const TlmPlanParams *params,
                        const TlmPlanDecision *decision)
 {
     bool tell = false;
 
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        if (decision->bound_reachable != tlm.bound_lost) {
-            tlm.bound_doubts = 0;
-        } else if (++tlm.bound_doubts >= BOUND_DOUBTS ||
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        if (decision->bound_reachable != m->bound_lost) {
+            m->bound_doubts = 0;
+        } else if (++m->bound_doubts >= BOUND_DOUBTS ||
                    decision->action != TLM_PLAN_CONTINUE) {
-            tlm.bound_doubts = 0;
-            tlm.bound_lost = !decision->bound_reachable;
+            m->bound_doubts = 0;
+            m->bound_lost = !decision->bound_reachable;
             tell = true;
         }
     }
@@ -84,21 +73,29 @@ static void tell_bound(const TlmPlanParams *params,
     }
 }
 
-void tlm_tell_bound_passed(uint64_t bound_ms, int64_t elapsed_ms)
+void tlm_tell_bound_passed(TlmMigration *m, uint64_t bound_ms,
+                           int64_t elapsed_ms)
 {
     uint64_t smallest_ms;
 
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        if (tlm.bound_lost) {
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        if (m->bound_lost) {
             return;
         }
-        tlm.bound_lost = true;
-        smallest_ms = MAX(tlm.plan.smallest_bound_ms, (uint64_t)elapsed_ms);
+        m->bound_lost = true;
+        smallest_ms = MAX(m->plan.smallest_bound_ms, (uint64_t)elapsed_ms);
     }
     qapi_event_send_migration_tlm_bound(bound_ms, false, smallest_ms);
 }
 
-void tlm_ask_planner(TlmPlanDecision *decision)
+void tlm_sample_begin(TlmMigration *m)
+{
+    tlm_engine_begin(m->engine);
+    m->begin_zero_pages = stat64_get(&mig_stats.zero_pages);
+    m->begin_paused_ns = tlm_throttle_paused_ns();
+}
+
+void tlm_ask_planner(TlmMigration *m, TlmPlanDecision *decision)
 {
     MigrationState *s = migrate_get_current();
     const MigrationParameters *p = &s->parameters;
@@ -116,45 +113,29 @@ void tlm_ask_planner(TlmPlanDecision *decision)
                         TLM_PLAN_BOUND_CANCEL : TLM_PLAN_BOUND_COMPLETE,
     };
     TlmPlanSample sample = {
-        .now_ns = now_ns - tlm.mark_ns[TLM_MARK_START],
-        .epoch_ns = now_ns - tlm.epoch_begin_ns,
-        .sync_ns = tlm.sync_ns,
-        .idle_ns = now_ns - tlm.epoch_begin_ns - tlm.epoch_busy_ns,
-        .total_bytes = tlm.total_pages << tlm.page_bits,
-        .unsent_bytes = tlm.counts.clean_unsent << tlm.page_bits,
-        .dirty_bytes = tlm.counts.dirty << tlm.page_bits,
-        .hot_bytes = tlm.counts.hot << tlm.page_bits,
-        .hot_ns = hot_ns(now_ns),
-        .dirtied_bytes = tlm.counts.fresh << tlm.page_bits,
-        .sent_bytes = migration_transferred_bytes() - tlm.epoch_begin_bytes,
-        .sent_pages_bytes = (tlm_pages_sent() - tlm.epoch_begin_pages)
-                            << tlm.page_bits,
-        .zero_bytes = (stat64_get(&mig_stats.zero_pages) -
-                       tlm.epoch_begin_zero_pages) << tlm.page_bits,
-        .device_bytes = device_bytes(),
-        .queued_bytes = tlm_queued_bytes(),
-        .burst_bytes = tlm.burst.bytes,
-        .burst_ns = tlm.burst.ns,
-        .guest_speed = guest_speed(now_ns - tlm.epoch_begin_ns),
-        .mtx_done = tlm.walk.block == tlm.nr_blocks,
+        .now_ns = now_ns - m->mark_ns[TLM_MARK_START],
+        .zero_bytes = tlm_bytes(m, stat64_get(&mig_stats.zero_pages) -
+                                   m->begin_zero_pages),
+        .device_bytes = device_bytes(m),
         .can_switchover = can_switchover(s),
     };
 
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        sample.held_ns = tlm.pacer.held_ns - tlm.epoch_begin_held_ns;
-        sample.switchover_requested = tlm.switchover_requested;
-        tlm.switchover_noticed = tlm.switchover_requested;
+    tlm_engine_sample(m->engine, now_ns, &sample);
+    sample.guest_speed = guest_speed(m, sample.epoch_ns);
+    tlm_engine_heed(m->engine);
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        sample.switchover_requested = m->switchover_requested;
     }
-    tlm_planner_step(tlm.planner, &params, &sample, decision);
-    tell_bound(&params, decision);
-    trace_tlm_plan(tlm.epoch, decision->action, decision->reason,
+    tlm_planner_step(m->planner, &params, &sample, decision);
+    tell_bound(m, &params, decision);
+    trace_tlm_plan(decision->action, decision->reason,
                    decision->epoch_ms, decision->predicted_total_ms,
                    decision->predicted_downtime_ms);
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        tlm.plan = *decision;
-        tlm.plan_ns = now_ns;
-        tlm.shown_counts = tlm.counts;
-        tlm.shown_sync_ns = tlm.sync_ns;
-        tlm.shown_speed = sample.guest_speed;
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        m->plan = *decision;
+        m->plan_ns = now_ns;
+        m->shown_counts = tlm_engine_counts(m->engine);
+        m->shown_sync_ns = tlm_engine_sync_ns(m->engine);
+        m->shown_speed = sample.guest_speed;
     }
 }

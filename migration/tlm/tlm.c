@@ -21,14 +21,12 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
-#include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration-tlm.h"
 #include "qapi/qapi-events-migration-tlm.h"
-#include "exec/memory.h"
-#include "exec/ramlist.h"
 #include "exec/target_page.h"
 #include "system/runstate.h"
 #include "migration/migration.h"
@@ -38,55 +36,41 @@
 #include "migration/ram.h"
 #include "migration/savevm.h"
 #include "internal.h"
+#include "placement.h"
+#include "throttle.h"
+#include "tlm.h"
+#include "watchdog.h"
 #include "trace.h"
 
-/* An epoch while steps of the over-commit schedule are to come */
-#define STEP_EPOCH_NS (50 * SCALE_MS)
+/*
+ * An epoch while steps of the over-commit schedule are to come: this long,
+ * or so many times what a sync costs
+ */
+#define STEP_EPOCH_NS    (50 * SCALE_MS)
+#define STEP_EPOCH_SYNCS 5
 
-/* Bursts tell what the link carries beyond the cap; not more often than: */
-#define BURST_GAP_NS (250 * SCALE_MS)
-
-TlmState tlm;
-
-bool migrate_tlm(void)
-{
-    return migrate_get_current()->capabilities[MIGRATION_CAPABILITY_TLM] &&
-           !tlm.left_out;
-}
+static TlmMigration migration;
 
 bool tlm_running(void)
 {
-    return tlm.running;
+    return migration.running;
 }
 
-void tlm_mark(int mark)
+static void mark(TlmMigration *m, TlmMark mark)
 {
-    QEMU_LOCK_GUARD(&tlm.lock);
-    tlm.mark_ns[mark] = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
-
-/*
- * Pages were taken off the ledger; bitmap_mutex held.  During a sync they
- * may be more than were counted: those that it has just found.
- */
-void tlm_owe_less(unsigned long pages)
-{
-    uint64_t owed = stat64_get(&tlm.owed_pages);
-
-    owed -= MIN(pages, owed);
-    stat64_set(&tlm.owed_pages, owed);
-    ram_set_dirty_pages(owed);
+    QEMU_LOCK_GUARD(&m->lock);
+    m->mark_ns[mark] = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
 uint64_t tlm_bytes_remaining(void)
 {
-    return stat64_get(&tlm.owed_pages) << tlm.page_bits;
+    return tlm_bytes(&migration, tlm_engine_owed(migration.engine));
 }
 
-static void set_stage(MigrationTlmStage stage)
+static void set_stage(TlmMigration *m, MigrationTlmStage stage)
 {
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        tlm.stage = stage;
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        m->stage = stage;
     }
     trace_tlm_stage(MigrationTlmStage_str(stage));
     qapi_event_send_migration_tlm_stage(stage);
@@ -94,121 +78,108 @@ static void set_stage(MigrationTlmStage stage)
 
 static void __attribute__((constructor)) tlm_init(void)
 {
-    qemu_mutex_init(&tlm.lock);
-    qemu_cond_init(&tlm.wake);
-    qemu_cond_init(&tlm.done);
+    qemu_mutex_init(&migration.lock);
 }
 
-static void free_blocks(void)
+bool tlm_check_start(const MigrationAddress *addr, Error **errp)
 {
-    for (unsigned i = 0; i < tlm.nr_blocks; i++) {
-        tlm_ledger_block_destroy(&tlm.blocks[i].ledger);
-        memory_region_unref(tlm.blocks[i].rb->mr);
+    TlmMigration *m = &migration;
+
+    if (m->running || tlm_connect_pending()) {
+        error_setg(errp, "The previous migration has not been cleaned up "
+                   "yet; try again");
+        return false;
     }
-    g_clear_pointer(&tlm.blocks, g_free);
-    tlm.nr_blocks = 0;
-}
-
-/* If there is not enough memory, no block is left: see can_go_on() */
-static void setup_blocks(void)
-{
-    g_autoptr(GArray) blocks = g_array_new(false, true, sizeof(TlmBlock));
-    RAMBlock *rb;
-    uint64_t owed = 0;
-    bool ok = true;
-
-    RCU_READ_LOCK_GUARD();
-    QEMU_LOCK_GUARD(ram_bitmap_mutex());
-
-    RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
-        TlmBlock b = { .rb = rb };
-
-        /* A guest may eject memory that it was asked for before */
-        memory_region_ref(rb->mr);
-        ok = ok && tlm_ledger_block_init(&b.ledger, rb->bmap,
-                                         rb->used_length >> tlm.page_bits,
-                                         1UL << rb->clear_bmap_shift);
-        if (!ok) {
-            memory_region_unref(rb->mr);
-            break;
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        m->valid = false;
+    }
+    if (!tlm_check(addr, errp)) {
+        return false;
+    }
+    if (migrate_tlm()) {
+        if (!tlm_placement_start(errp)) {
+            return false;
         }
-        tlm.total_pages += b.ledger.pages;
-        owed += tlm_ledger_owed(&b.ledger);
-        g_array_append_val(blocks, b);
+        tlm_connect_begin();
     }
-    stat64_set(&tlm.owed_pages, owed);
-    tlm.nr_blocks = blocks->len;
-    tlm.blocks = (TlmBlock *)g_array_free(g_steal_pointer(&blocks), false);
-    /* What is discarded (virtio-mem) is not owed from the start */
-    stat64_set(&tlm.forgotten_pages, tlm.total_pages - owed);
-    if (!ok) {
-        tlm.no_memory = true;
-        free_blocks();
-    }
+    return true;
+}
+
+static TlmEngine *new_engine(TlmMigration *m)
+{
+    TlmEngineConfig config = {
+        .ram_ops = &tlm_guest_ram_ops,
+        .ram = &m->ram,
+        .sink_ops = &tlm_multifd_sink_ops,
+        .sink = &m->sink,
+        .page_bits = m->ram.page_bits,
+        .batch_max = multifd_ram_page_count(),
+    };
+
+    return tlm_engine_new(&config);
 }
 
 void tlm_ram_setup(void)
 {
     MigrationState *s = migrate_get_current();
+    TlmMigration *m = &migration;
 
     if (!migrate_tlm() || !s->migration_thread_running) {
         return;
     }
-    assert(!tlm.running);
+    assert(!m->running);
 
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        /* Everything but the lock and the two conditions */
-        memset(&tlm, 0, offsetof(TlmState, lock));
-        memset(&tlm.epoch, 0, sizeof(tlm) - offsetof(TlmState, epoch));
-        tlm.valid = true;
-        tlm.plan.bound_reachable = true;
-        tlm.plan.downtime_reachable = true;
-        tlm.plan.reason = "setup";
-        tlm.mark_ns[TLM_MARK_START] = s->start_time * SCALE_MS;
-        tlm_pacer_init(&tlm.pacer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME),
-                       migration_transferred_bytes());
+    g_clear_pointer(&m->engine, tlm_engine_free);
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        /* Everything but the lock */
+        memset(m, 0, offsetof(TlmMigration, lock));
+        memset(&m->stage, 0, sizeof(*m) - offsetof(TlmMigration, stage));
+        m->valid = true;
+        m->plan.bound_reachable = true;
+        m->plan.downtime_reachable = true;
+        m->plan.reason = "setup";
+        m->mark_ns[TLM_MARK_START] = s->start_time * SCALE_MS;
     }
     tlm_connect_end();
-    set_stage(MIGRATION_TLM_STAGE_SETUP);
+    set_stage(m, MIGRATION_TLM_STAGE_SETUP);
     tlm_throttle_reset();
-    tlm.page_bits = qemu_target_page_bits();
-    tlm.planner = tlm_planner_new();
-    setup_blocks();
-    tlm_workers_start();
-    tlm_watchdog_start();
-    tlm.running = true;
+    m->planner = tlm_planner_new();
+    tlm_guest_ram_init(&m->ram);
+    tlm_multifd_sink_init(&m->sink, &m->ram);
+    m->engine = m->ram.engine = new_engine(m);
+    m->no_memory = !tlm_guest_ram_add_blocks(&m->ram);
+    tlm_engine_start(m->engine);
+    tlm_watchdog_start(m);
+    m->running = true;
 }
 
 void tlm_ram_cleanup(void)
 {
-    if (!tlm.running) {
+    TlmMigration *m = &migration;
+
+    if (!m->running) {
         return;
     }
-    tlm.running = false;
+    m->running = false;
     tlm_watchdog_stop();
-    tlm_workers_stop();
-    free_blocks();
-    g_clear_pointer(&tlm.planner, tlm_planner_free);
+    tlm_engine_stop(m->engine);
+    tlm_multifd_sink_destroy(&m->sink);
+    tlm_guest_ram_destroy(&m->ram);
+    g_clear_pointer(&m->planner, tlm_planner_free);
 }
 
 void tlm_free_page_hint(RAMBlock *rb, unsigned long start,
                         unsigned long npages)
 {
-    for (unsigned i = 0; tlm.running && i < tlm.nr_blocks; i++) {
-        if (tlm.blocks[i].rb == rb) {
-            unsigned long num = tlm_ledger_forget(&tlm.blocks[i].ledger,
-                                                  start, npages);
-
-            tlm_owe_less(num);
-            stat64_add(&tlm.forgotten_pages, num);
-        }
+    if (migration.running) {
+        tlm_guest_ram_forget(&migration.ram, rb, start, npages);
     }
 }
 
 /* Of mtx's pass, in percent */
-static double pass_progress(void)
+static double pass_progress(const TlmEngineCounters *c)
 {
-    return 100.0 * stat64_get(&tlm.passed_pages) / MAX(1, tlm.total_pages);
+    return 100.0 * c->passed / MAX(1, c->total);
 }
 
 /*
@@ -216,114 +187,84 @@ static double pass_progress(void)
  * passed by, however fast pages without data go: mtx halts where the next
  * one is.  As long as there are any to come, epochs are short.
  */
-static uint64_t walk_end(void)
+static uint64_t walk_end(const TlmEngineCounters *c)
 {
-    uint64_t passed = stat64_get(&tlm.passed_pages);
-    double next = tlm_placement_next(pass_progress());
+    double next = tlm_placement_next(pass_progress(c));
 
     if (next >= 100) {
-        return tlm.total_pages;
+        return c->total;
     }
-    return MIN(MAX(next / 100 * tlm.total_pages, passed) + 1,
-               tlm.total_pages);
-}
-
-static int64_t epoch_ns(const TlmPlanDecision *decision)
-{
-    int64_t ns = decision->epoch_ms * SCALE_MS;
-
-    if (tlm.walk_end < tlm.total_pages) {
-        ns = MIN(ns, MAX(STEP_EPOCH_NS, 5 * tlm.sync_ns));
-    }
-    return ns;
-}
-
-/*
- * Where the cap held back the last epoch, let this one begin with what the
- * pacer has saved up, to see how fast that gets through.
- */
-static void burst_begin(int64_t ns)
-{
-    uint64_t acked = 0;
-    bool held;
-
-    tlm.burst = (TlmBurst) {};
-    tlm.burst_on = false;
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        held = tlm.pacer.held_ns > tlm.epoch_begin_held_ns;
-        tlm.epoch_begin_held_ns = tlm.pacer.held_ns;
-    }
-    /* it must have the time to save up, and to send it */
-    if (held && ns >= 2 * tlm_pacer_fill_ns(&tlm.pacer) &&
-        tlm.epoch_begin_ns - tlm.burst_ns >= BURST_GAP_NS) {
-        acked = tlm_acked_bytes();
-    }
-    if (acked) {
-        QEMU_LOCK_GUARD(&tlm.lock);
-        tlm.burst_on = tlm_burst_begin(&tlm.burst, acked + tlm_queued_bytes(),
-                                       tlm_pacer_save_up(&tlm.pacer),
-                                       tlm_pacer_fill_ns(&tlm.pacer));
-        tlm.burst_ns = tlm.epoch_begin_ns;
-    }
+    return MIN(MAX(next / 100 * c->total, c->passed) + 1, c->total);
 }
 
 /* Parameters may change at any time: they are taken over between epochs */
-static void epoch_begin(MigrationState *s, const TlmPlanDecision *decision)
+static int run_epoch(TlmMigration *m, const TlmPlanDecision *decision)
 {
+    TlmEpoch epoch = {
+        .ns = decision->epoch_ms * SCALE_MS,
+        /*
+         * With nothing to do but wait for the planner's moment, wait; but
+         * go on at once if the pass has only come to what is not armed.
+         */
+        .linger = tlm_engine_passed(m->engine),
+        .dtx = migrate_get_current()->parameters.tlm_dtx &&
+               decision->send_settled,
+        .hot = decision->send_hot,
+    };
+    TlmEngineCounters c;
     double held;
 
-    tlm.dtx_on = s->parameters.tlm_dtx && decision->send_settled;
-    tlm.send_hot = decision->send_hot;
-    tlm.epoch_begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    tlm.epoch_begin_bytes = migration_transferred_bytes();
-    tlm.epoch_begin_pages = tlm_pages_sent();
-    tlm.epoch_begin_zero_pages = stat64_get(&mig_stats.zero_pages);
-    tlm.epoch_begin_paused_ns = tlm_throttle_paused_ns();
-    held = tlm_placement_step(pass_progress());
+    tlm_sample_begin(m);
+    tlm_engine_counters(m->engine, &c);
+    held = tlm_placement_step(pass_progress(&c));
     /* The planner speaks of full speed; fewer host CPUs take their part */
     tlm_throttle_set(MIN(decision->guest_speed / tlm_placement_share(),
                          held));
-    tlm.walk_end = walk_end();
-
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        tlm_pacer_set_rate(&tlm.pacer, migrate_max_bandwidth(),
-                           migrate_multifd_channels());
-        tlm.batch_pages = tlm_pacer_batch_pages(&tlm.pacer,
-                                                1 << tlm.page_bits,
-                                                multifd_ram_page_count());
+    epoch.walk_end = walk_end(&c);
+    if (epoch.walk_end < c.total) {
+        epoch.ns = MIN(epoch.ns, MAX(STEP_EPOCH_NS, STEP_EPOCH_SYNCS *
+                                     tlm_engine_sync_ns(m->engine)));
     }
-    burst_begin(epoch_ns(decision));
+    return tlm_engine_run(m->engine, &epoch);
 }
 
-/* The ending of a RAM section in which pages were queued */
-static int end_of_section(QEMUFile *f)
+/* It cannot go on: the reason is the migration's error, if it is the first */
+static void G_GNUC_PRINTF(2, 3) fail(MigrationState *s, const char *fmt, ...)
 {
-    int ret = multifd_ram_flush_and_sync(f);
-
-    if (ret < 0) {
-        return ret;
-    }
-    qemu_put_be64(f, RAM_SAVE_FLAG_EOS);
-    ram_transferred_add(8);
-    return qemu_fflush(f);
-}
-
-static bool can_go_on(void)
-{
+    g_autofree char *text = NULL;
     Error *err = NULL;
+    va_list ap;
 
-    if (tlm.no_memory) {
-        error_setg(&err, "Not enough memory for the bitmaps of TLM: they "
-                   "need 96 KiB per GiB of guest RAM");
-    } else if (!tlm_layout_unchanged()) {
-        error_setg(&err,
-                   "The layout of RAM has changed during the migration");
-    } else {
-        return true;
-    }
-    migrate_set_error(migrate_get_current(), err);
+    va_start(ap, fmt);
+    text = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    error_setg(&err, "%s", text);
+    migrate_set_error(s, err);
     error_free(err);
-    return false;
+}
+
+/* Reads the dirty log.  The BQL may be held or not. */
+static int sync_log(TlmMigration *m)
+{
+    MigrationState *s = migrate_get_current();
+    g_autoptr(GError) gerr = NULL;
+
+    if (m->no_memory) {
+        fail(s, "Not enough memory for the bitmaps of TLM: they need 96 KiB "
+             "per GiB of guest RAM");
+        return -EINVAL;
+    }
+    if (!tlm_guest_ram_layout_unchanged(&m->ram)) {
+        fail(s, "The layout of RAM has changed during the migration");
+        return -EINVAL;
+    }
+    if (!tlm_engine_sync(m->engine, &gerr)) {
+        fail(s, "%s", gerr->message);
+        return -EINVAL;
+    }
+    /* QEMU has counted what is carried over twice */
+    stat64_set(&mig_stats.dirty_bytes_last_sync, tlm_bytes_remaining());
+    return 0;
 }
 
 /*
@@ -332,14 +273,14 @@ static bool can_go_on(void)
  * really passed, and not longer.  (If it has before the stop, the user has
  * asked for the switchover nevertheless.)
  */
-static int64_t stop_limit_ns(const MigrationState *s)
+static int64_t stop_limit_ns(const TlmMigration *m, const MigrationState *s)
 {
     int64_t bound_ns = s->parameters.tlm_time_bound * SCALE_MS;
     int64_t passed_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
-                        tlm.mark_ns[TLM_MARK_START];
+                        m->mark_ns[TLM_MARK_START];
 
     if (s->parameters.tlm_bound_action != MIGRATION_TLM_BOUND_ACTION_CANCEL ||
-        !tlm.plan.capped || passed_ns >= bound_ns) {
+        !m->plan.capped || passed_ns >= bound_ns) {
         return INT64_MAX;
     }
     return bound_ns - passed_ns;
@@ -349,40 +290,35 @@ static int64_t stop_limit_ns(const MigrationState *s)
  * Stage stop, inside of a RAM section like any epoch; no locks.  All that is
  * owed goes over all channels.
  */
-static int send_all_owed(QEMUFile *f)
+static int send_all_owed(TlmMigration *m)
 {
     MigrationState *s = migrate_get_current();
-    Error *err = NULL;
+    TlmEpoch epoch = { .ns = stop_limit_ns(m, s) };
+    uint64_t owed;
     int ret;
 
-    tlm_epoch_arm();
-    ret = tlm_epoch_run(stop_limit_ns(s), false);
-    if (!ret && tlm.epoch_timed_out && stat64_get(&tlm.owed_pages)) {
-        error_setg(&err, "The time bound of %" PRIu64 " ms has passed with "
-                   "the guest stopped, and %" PRIu64 " bytes of RAM are "
-                   "still to be sent: 'max-bandwidth' has hidden how little "
-                   "the network carries", s->parameters.tlm_time_bound,
-                   stat64_get(&tlm.owed_pages) << tlm.page_bits);
-        migrate_set_error(s, err);
-        error_free(err);
-        ret = -ETIME;
-    } else if (!ret && stat64_get(&tlm.owed_pages)) {
+    tlm_engine_arm(m->engine);
+    ret = tlm_engine_run(m->engine, &epoch);
+    owed = tlm_engine_owed(m->engine);
+    if (!ret && owed && tlm_engine_timed_out(m->engine)) {
+        fail(s, "The time bound of %" PRIu64 " ms has passed with the guest "
+             "stopped, and %" PRIu64 " bytes of RAM are still to be sent: "
+             "'max-bandwidth' has hidden how little the network carries",
+             s->parameters.tlm_time_bound, tlm_bytes(m, owed));
+        return -ETIME;
+    }
+    if (!ret && owed) {
         /* Rather no migration than one that lacks a page */
-        error_setg(&err, "%" PRIu64 " pages are still owed at the end of "
-                   "stage stop", stat64_get(&tlm.owed_pages));
-        migrate_set_error(s, err);
-        error_free(err);
-        ret = -EIO;
-    }
-    tlm_sending_begin();
-    if (!ret) {
-        ret = multifd_send_sync_main(MULTIFD_SYNC_LOCAL);
+        fail(s, "%" PRIu64 " pages are still owed at the end of stage stop",
+             owed);
+        return -EIO;
     }
     if (!ret) {
-        tlm_drain();
-        ret = end_of_section(f);
+        ret = tlm_engine_drain(m->engine);
     }
-    tlm_sending_end();
+    if (!ret) {
+        ret = tlm_engine_flush(m->engine);
+    }
     return ret;
 }
 
@@ -390,7 +326,6 @@ static int send_all_owed(QEMUFile *f)
 static void say_bound_lost(MigrationState *s, const TlmPlanDecision *decision)
 {
     g_autoptr(GString) text = g_string_new(NULL);
-    Error *err = NULL;
 
     g_string_printf(text, "The time bound of %" PRIu64 " ms ",
                     s->parameters.tlm_time_bound);
@@ -405,51 +340,41 @@ static void say_bound_lost(MigrationState *s, const TlmPlanDecision *decision)
         g_string_append_printf(text, ", as 'max-bandwidth' is %" PRIu64
                                " bytes/s", s->parameters.max_bandwidth);
     }
-    error_setg(&err, "%s", text->str);
-    migrate_set_error(s, err);
-    error_free(err);
+    fail(s, "%s", text->str);
 }
 
 int tlm_ram_iterate(QEMUFile *f)
 {
     MigrationState *s = migrate_get_current();
+    TlmMigration *m = &migration;
     TlmPlanDecision decision;
     int ret = 0;
 
-    if (tlm.stage == MIGRATION_TLM_STAGE_STOP) {
-        ret = send_all_owed(f);
+    m->sink.f = f;
+    if (m->stage == MIGRATION_TLM_STAGE_STOP) {
+        ret = send_all_owed(m);
         return ret == -ECANCELED ? 0 : ret;
     }
-    if (tlm.stage == MIGRATION_TLM_STAGE_SETUP) {
-        tlm_mark(TLM_MARK_LIVE);
-        tlm.epoch_begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-        tlm.epoch_begin_bytes = migration_transferred_bytes();
-        set_stage(MIGRATION_TLM_STAGE_LIVE);
+    if (m->stage == MIGRATION_TLM_STAGE_SETUP) {
+        mark(m, TLM_MARK_LIVE);
+        tlm_sample_begin(m);
+        set_stage(m, MIGRATION_TLM_STAGE_LIVE);
     }
-    if (!can_go_on()) {
-        return -EINVAL;
-    }
-    ret = tlm_epoch_sync();
+    ret = sync_log(m);
     if (ret < 0) {
         return ret;
     }
-    tlm_epoch_arm();
-    tlm_ask_planner(&decision);
+    tlm_engine_arm(m->engine);
+    tlm_ask_planner(m, &decision);
 
     switch (decision.action) {
     case TLM_PLAN_CONTINUE:
-        /*
-         * With nothing to do but wait for the planner's moment, wait; but
-         * go on at once if the pass has only come to what is not armed.
-         */
-        epoch_begin(s, &decision);
-        ret = tlm_epoch_run(epoch_ns(&decision),
-                            tlm.walk.block == tlm.nr_blocks);
+        ret = run_epoch(m, &decision);
         break;
     case TLM_PLAN_SWITCHOVER:
-        tlm_mark(TLM_MARK_STOPPING);
+        mark(m, TLM_MARK_STOPPING);
         tlm_throttle_end(true);
-        tlm.switchover_due = true;
+        m->switchover_due = true;
         break;
     case TLM_PLAN_CANCEL:
         say_bound_lost(s, &decision);
@@ -460,14 +385,7 @@ int tlm_ram_iterate(QEMUFile *f)
         return 0;               /* QEMU sees it by the status */
     }
     if (!ret) {
-        tlm_sending_begin();
-        ret = end_of_section(f);
-        tlm_sending_end();
-    }
-    if (tlm.epoch_timed_out) {
-        /* The channels had something to send until they were drained */
-        tlm.epoch_busy_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
-                            tlm.epoch_begin_ns;
+        ret = tlm_engine_flush(m->engine);
     }
     /* The pacer keeps the cap; QEMU's quota is for the devices that follow */
     migration_rate_reset();
@@ -476,27 +394,26 @@ int tlm_ram_iterate(QEMUFile *f)
 
 bool tlm_switchover_due(void)
 {
-    return tlm.switchover_due;
+    return migration.switchover_due;
 }
 
 int tlm_send_rest(QEMUFile *f)
 {
+    TlmMigration *m = &migration;
     int ret;
 
-    if (!tlm.running) {
+    if (!m->running) {
         return 0;
     }
-    tlm_mark(TLM_MARK_STOPPED);
-    tlm.stopped_pages = ram_get_total_transferred_pages();
-    set_stage(MIGRATION_TLM_STAGE_STOP);
-    if (!can_go_on()) {
-        return -EINVAL;
-    }
-    ret = tlm_epoch_sync();
+    mark(m, TLM_MARK_STOPPED);
+    m->stopped_pages = ram_get_total_transferred_pages();
+    set_stage(m, MIGRATION_TLM_STAGE_STOP);
+    tlm_engine_take_rest(m->engine);
+    ret = sync_log(m);
     if (ret < 0) {
         return ret;
     }
-    tlm_mark(TLM_MARK_SYNCED);
+    mark(m, TLM_MARK_SYNCED);
 
     /*
      * The guest is stopped, but this can take long: do not stall QMP.  It
@@ -511,89 +428,93 @@ int tlm_send_rest(QEMUFile *f)
     if (ret < 0) {
         return ret;
     }
-    if (tlm.cancelled) {
+    if (tlm_engine_cancelled(m->engine)) {
         return -ECANCELED;
     }
-    tlm_mark(TLM_MARK_RAM);
+    mark(m, TLM_MARK_RAM);
     if (migrate_pause_before_switchover()) {
-        set_stage(MIGRATION_TLM_STAGE_PRE_SWITCHOVER);
+        set_stage(m, MIGRATION_TLM_STAGE_PRE_SWITCHOVER);
     }
     return 0;
 }
 
 bool tlm_switchover_allowed(void)
 {
-    Error *err = NULL;
+    TlmMigration *m = &migration;
 
-    if (!tlm.running) {
+    if (!m->running) {
         return true;
     }
     if (!runstate_check(RUN_STATE_FINISH_MIGRATE)) {
-        error_setg(&err, "The guest was started after it had been stopped "
-                   "for the switchover; its run state is '%s'",
-                   RunState_str(runstate_get()));
-        migrate_set_error(migrate_get_current(), err);
-        error_free(err);
+        fail(migrate_get_current(), "The guest was started after it had been "
+             "stopped for the switchover; its run state is '%s'",
+             RunState_str(runstate_get()));
         return false;
     }
-    tlm_mark(TLM_MARK_SWITCHOVER);
-    set_stage(MIGRATION_TLM_STAGE_DEVICE);
+    mark(m, TLM_MARK_SWITCHOVER);
+    set_stage(m, MIGRATION_TLM_STAGE_DEVICE);
     return true;
 }
 
 void tlm_ram_completed(void)
 {
-    if (!tlm.running) {
-        return;
+    TlmMigration *m = &migration;
+
+    if (m->running) {
+        tlm_watchdog_commit();
+        /* With what QEMU's own code has sent, and all of it has been */
+        tlm_engine_completed(m->engine, ram_get_total_transferred_pages() -
+                                        m->stopped_pages);
     }
-    tlm_watchdog_commit();
-    /* With what QEMU's own code has sent, and all of it has been */
-    stat64_set(&tlm.stop_pages, ram_get_total_transferred_pages() -
-                                tlm.stopped_pages);
-    stat64_set(&tlm.owed_pages, 0);
 }
 
 void tlm_device_state_saved(void)
 {
-    if (tlm.running) {
-        tlm_mark(TLM_MARK_DEVICE);
+    if (migration.running) {
+        mark(&migration, TLM_MARK_DEVICE);
     }
 }
 
 void tlm_finished(void)
 {
-    if (tlm.running) {
+    TlmMigration *m = &migration;
+
+    if (m->running) {
         tlm_throttle_end(false);
         tlm_placement_end();
-        tlm_mark(TLM_MARK_END);
-        set_stage(MIGRATION_TLM_STAGE_DONE);
+        mark(m, TLM_MARK_END);
+        set_stage(m, MIGRATION_TLM_STAGE_DONE);
     }
 }
 
 void tlm_cancel(void)
 {
-    if (!tlm.running) {
+    if (migration.running) {
+        tlm_engine_cancel(migration.engine);
+    } else {
         tlm_connect_cancel();
-        return;
     }
-    WITH_QEMU_LOCK_GUARD(&tlm.lock) {
-        tlm.cancelled = true;
-        tlm.epoch_over = true;
-        qemu_cond_broadcast(&tlm.wake);
-        qemu_cond_broadcast(&tlm.done);
-    }
-    multifd_send_cancel();
+}
+
+void tlm_fill_info(MigrationInfo *info)
+{
+    info->tlm = tlm_info(&migration);
 }
 
 void qmp_migrate_tlm_switchover(Error **errp)
 {
-    QEMU_LOCK_GUARD(&tlm.lock);
+    TlmMigration *m = &migration;
+    bool live = false;
 
-    if (!tlm.running || tlm.stage != MIGRATION_TLM_STAGE_LIVE) {
+    if (m->running) {
+        QEMU_LOCK_GUARD(&m->lock);
+        live = m->stage == MIGRATION_TLM_STAGE_LIVE;
+        m->switchover_requested |= live;
+    }
+    if (!live) {
         error_setg(errp, "No migration with capability 'tlm' is in its "
                    "live stage");
         return;
     }
-    tlm.switchover_requested = true;
-    qemu_cond_broadcast(&tlm.done);
+    tlm_engine_interrupt(m->engine);
 }

@@ -11,14 +11,14 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/atomic.h"
 #include "qemu/lockable.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/qemu-file.h"
-#include "internal.h"
+#include "throttle.h"
+#include "watchdog.h"
 
 #define TICK_MS 200
 /* Nothing got through for as long: there is no use in slowing the guest */
@@ -27,29 +27,13 @@
 #define STALLED_MS 2000
 
 static struct {
-    int sending;                /* threads in a write that may block; atomic */
     /* All under the BQL */
+    TlmMigration *m;
     QEMUTimer *timer;           /* of the main loop; NULL: not on duty */
     uint64_t sent;              /* bytes, less what the kernel has queued */
     int64_t since_ms;           /* when that was reached */
     bool committed;             /* the destination may own the guest */
 } watchdog;
-
-/*
- * Around whatever waits until a channel has taken something.  A long sync
- * of the dirty log, or a wait for the bandwidth cap, is no stall; a file
- * or a socket that takes nothing is one, whether or not the kernel can
- * tell what it has queued.  Any thread, no locks.
- */
-void tlm_sending_begin(void)
-{
-    qatomic_inc(&watchdog.sending);
-}
-
-void tlm_sending_end(void)
-{
-    qatomic_dec(&watchdog.sending);
-}
 
 /*
  * The manager that was to say "migrate-continue" has not: the guest, which
@@ -92,7 +76,7 @@ static bool bound_passed(MigrationState *s, uint64_t bound_ms, int64_t now_ms)
 {
     int64_t stalled_ms = now_ms - watchdog.since_ms;
 
-    tlm_tell_bound_passed(bound_ms, now_ms - s->start_time);
+    tlm_tell_bound_passed(watchdog.m, bound_ms, now_ms - s->start_time);
     if (s->parameters.tlm_bound_action !=
         MIGRATION_TLM_BOUND_ACTION_CANCEL || watchdog.committed) {
         return false;
@@ -111,21 +95,22 @@ static bool bound_passed(MigrationState *s, uint64_t bound_ms, int64_t now_ms)
 static void tick(void *opaque)
 {
     MigrationState *s = migrate_get_current();
+    TlmMigration *m = opaque;
     int64_t now_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-    uint64_t sent = migration_transferred_bytes() - tlm_queued_bytes();
+    uint64_t sent = migration_transferred_bytes() - tlm_multifd_queued_bytes();
     uint64_t bound_ms = s->parameters.tlm_time_bound;
     int64_t deadline_ms = s->start_time + (int64_t)bound_ms;
     int64_t next_ms = now_ms + TICK_MS;
 
-    if (tlm.stage == MIGRATION_TLM_STAGE_DONE) {
+    if (m->stage == MIGRATION_TLM_STAGE_DONE) {
         return;
     }
-    if (sent != watchdog.sent || !qatomic_read(&watchdog.sending)) {
+    if (sent != watchdog.sent || !tlm_multifd_sending(&m->sink)) {
         watchdog.sent = sent;
         watchdog.since_ms = now_ms;
     }
     if (now_ms - watchdog.since_ms >= RELEASE_MS &&
-        tlm.stage == MIGRATION_TLM_STAGE_LIVE) {
+        m->stage == MIGRATION_TLM_STAGE_LIVE) {
         tlm_throttle_set(1);
     }
     if (bound_ms && now_ms < deadline_ms) {
@@ -136,26 +121,21 @@ static void tick(void *opaque)
     timer_mod(watchdog.timer, next_ms);
 }
 
-/* The channels are set up; BQL held */
-void tlm_watchdog_start(void)
+void tlm_watchdog_start(TlmMigration *m)
 {
+    watchdog.m = m;
     watchdog.sent = 0;
     watchdog.since_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     watchdog.committed = false;
-    watchdog.timer = timer_new_ms(QEMU_CLOCK_REALTIME, tick, NULL);
+    watchdog.timer = timer_new_ms(QEMU_CLOCK_REALTIME, tick, m);
     timer_mod(watchdog.timer, watchdog.since_ms + TICK_MS);
 }
 
-/*
- * The destination may own the guest from now on: what is left is to tell,
- * not to give up.  BQL held.
- */
 void tlm_watchdog_commit(void)
 {
     watchdog.committed = true;
 }
 
-/* Before the channels go; BQL held */
 void tlm_watchdog_stop(void)
 {
     g_clear_pointer(&watchdog.timer, timer_free);

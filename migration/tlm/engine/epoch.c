@@ -1,31 +1,25 @@
 /*
- * TLM: epochs
+ * TLM engine: epochs
  *
- * THE ORDERING INVARIANT.  A multifd receiver writes straight into guest
- * RAM, without locks, on several channels.  That is correct only because
- * between two multifd syncs a page is in flight at most once.  Therefore:
+ * THE ORDERING INVARIANT.  A receiver may write straight into guest RAM,
+ * without locks, from several lanes.  That is correct only because between
+ * two flushes a page is in flight at most once.  Therefore:
  *
  *   1. sync      the dirty log is read into the ledger;
  *   2. arm       the log of what may be sent is cleared, so that a write
  *                from now on shows in the next sync;
  *   3. run       mtx and dtx take pages, each page once: the ledger gives
  *                a page out once between two syncs;
- *   4. flush     both have stopped; every channel gets a multifd SYNC,
- *                the main stream a flush (tlm.c).
+ *   4. flush     both have stopped; nothing that is sent later can overtake
+ *                what they have sent.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#include "qemu/main-loop.h"
-#include "qemu/rcu.h"
+#include "qemu/lockable.h"
 #include "qemu/timer.h"
-#include "qapi/error.h"
-#include "exec/ramlist.h"
-#include "migration/migration.h"
-#include "migration/migration-stats.h"
-#include "migration/ram.h"
-#include "../internal.h"
+#include "engine-int.h"
 #include "../trace.h"
 
 /* How long chunks may be armed ahead of mtx, in one epoch */
@@ -34,44 +28,30 @@
 /* A dirty page is hot for one to two times as long after a write */
 #define AGE_NS (500 * SCALE_MS)
 
-/*
- * Memory can't be plugged during a migration, but a guest may eject what it
- * was asked for before.  The block stays as long as there is a reference to
- * it, but is not migrated any more.
- */
-bool tlm_layout_unchanged(void)
-{
-    RAMBlock *rb;
-    unsigned i = 0;
+/* Bursts tell what the link carries beyond the cap; not more often than: */
+#define BURST_GAP_NS (250 * SCALE_MS)
 
-    RCU_READ_LOCK_GUARD();
-
-    RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
-        if (i == tlm.nr_blocks || tlm.blocks[i].rb != rb ||
-            tlm.blocks[i].ledger.pages != rb->used_length >> tlm.page_bits) {
-            return false;
-        }
-        i++;
-    }
-    return i == tlm.nr_blocks;
-}
+/* Nobody has to be waited for in vain: look again after so long */
+#define LOOK_MS 1000
 
 /* True if the chunk is now armed for the first time */
-static bool arm_chunk(TlmBlock *block, unsigned long c, bool ahead)
+static bool arm_chunk(TlmEngine *e, unsigned block, unsigned long c,
+                      bool ahead)
 {
-    TlmLedgerBlock *b = &block->ledger;
+    TlmLedgerBlock *b = tlm_engine_block(e, block);
     bool armed = tlm_ledger_chunk_armed(b, c);
-    unsigned long start = c * b->chunk_pages;
+    unsigned long first = c * b->chunk_pages;
+    bool arm;
 
-    QEMU_LOCK_GUARD(ram_bitmap_mutex());
-
-    if (!tlm_ledger_chunk_dirty(b, c) && (armed || !ahead)) {
-        return false;
+    e->c.ram_ops->lock(e->c.ram);
+    arm = tlm_ledger_chunk_dirty(b, c) || (!armed && ahead);
+    if (arm) {
+        e->c.ram_ops->clear_log(e->c.ram, block, first,
+                                MIN(b->chunk_pages, b->pages - first));
+        tlm_ledger_arm_chunk(b, c);
     }
-    migration_clear_memory_region_dirty_bitmap_range(
-        block->rb, start, MIN(b->chunk_pages, b->pages - start));
-    tlm_ledger_arm_chunk(b, c);
-    return !armed;
+    e->c.ram_ops->unlock(e->c.ram);
+    return arm && !armed;
 }
 
 /*
@@ -82,31 +62,30 @@ static bool arm_chunk(TlmBlock *block, unsigned long c, bool ahead)
  * clearing can be slow in a large guest: it is done as far ahead of mtx
  * as the budget allows, and by one chunk at least.  It has to come before
  * the search for what was never populated.
- *
- * Called without the BQL: clearing a large chunk takes milliseconds.
  */
-void tlm_epoch_arm(void)
+void tlm_engine_arm(TlmEngine *e)
 {
     int64_t start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    bool all = tlm.stage == MIGRATION_TLM_STAGE_STOP;
     bool budget = true;
 
-    for (unsigned i = 0; i < tlm.nr_blocks; i++) {
-        TlmBlock *block = &tlm.blocks[i];
-        TlmLedgerBlock *b = &block->ledger;
+    for (unsigned i = 0; i < e->blocks->len; i++) {
+        TlmLedgerBlock *b = tlm_engine_block(e, i);
 
         for (unsigned long c = 0; c < tlm_ledger_chunks(b); c++) {
-            unsigned long start = c * b->chunk_pages;
+            unsigned long first = c * b->chunk_pages;
 
-            if (arm_chunk(block, c, all || budget)) {
-                tlm.counts.clean_unsent -= tlm_skip_unpopulated(
-                    block, start, MIN(b->chunk_pages, b->pages - start));
-                budget = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) <
-                         start_ns + ARM_BUDGET_NS;
+            if (!arm_chunk(e, i, c, e->rest || budget)) {
+                continue;
             }
+            if (e->c.ram_ops->armed) {
+                e->c.ram_ops->armed(e->c.ram, i, first,
+                                    MIN(b->chunk_pages, b->pages - first));
+            }
+            budget = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) <
+                     start_ns + ARM_BUDGET_NS;
         }
     }
-    tlm.sync_ns += qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start_ns;
+    e->sync_ns += qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start_ns;
 }
 
 /*
@@ -114,149 +93,252 @@ void tlm_epoch_arm(void)
  * ledger, once.  If anything has put one back, what is counted now is more
  * than what was counted at the last sync less what was taken since.  That
  * page may be in flight twice: no migration, rather than a wrong one.
- * bitmap_mutex held.
+ * ram lock held.
  */
-static bool taken_at_most_once(void)
+static bool taken_at_most_once(TlmEngine *e, GError **errp)
 {
-    uint64_t expected = stat64_get(&tlm.owed_pages);
+    uint64_t expected = stat64_get(&e->owed_pages);
     uint64_t owed = 0;
-    Error *err = NULL;
 
-    for (unsigned i = 0; i < tlm.nr_blocks; i++) {
-        owed += tlm_ledger_owed(&tlm.blocks[i].ledger);
+    for (unsigned i = 0; i < e->blocks->len; i++) {
+        owed += tlm_ledger_owed(tlm_engine_block(e, i));
     }
     if (owed == expected) {
         return true;
     }
-    error_setg(&err, "Internal error: %" PRIu64 " pages are owed, not %"
-               PRIu64 ": a page may have been sent twice between two syncs",
-               owed, expected);
-    migrate_set_error(migrate_get_current(), err);
-    error_free(err);
+    g_set_error(errp, G_FILE_ERROR, G_FILE_ERROR_FAILED,
+                "Internal error: %" PRIu64 " pages are owed, not %" PRIu64
+                ": a page may have been sent twice between two syncs",
+                owed, expected);
     return false;
 }
 
-/*
- * Reads the dirty log.  The BQL may be held or not; it is needed for part
- * of it only.
- */
-int tlm_epoch_sync(void)
+bool tlm_engine_sync(TlmEngine *e, GError **errp)
 {
     int64_t start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    bool age = start_ns - tlm.aged_ns >= AGE_NS;
-    bool locked = bql_locked();
+    bool age = start_ns - e->aged_ns >= AGE_NS;
+    TlmLedgerCounts counts = {};
+    uint64_t owed;
+    bool good;
 
-    WITH_QEMU_LOCK_GUARD(ram_bitmap_mutex()) {
-        if (!taken_at_most_once()) {
-            return -EINVAL;
-        }
-        for (unsigned i = 0; i < tlm.nr_blocks; i++) {
-            tlm_ledger_before_sync(&tlm.blocks[i].ledger);
-        }
+    e->c.ram_ops->lock(e->c.ram);
+    good = taken_at_most_once(e, errp);
+    for (unsigned i = 0; good && i < e->blocks->len; i++) {
+        tlm_ledger_before_sync(tlm_engine_block(e, i));
     }
-    if (!locked) {
-        bql_lock();
-    }
-    WITH_RCU_READ_LOCK_GUARD() {
-        migration_bitmap_sync_precopy(false);
-    }
-    if (!locked) {
-        bql_unlock();
+    e->c.ram_ops->unlock(e->c.ram);
+    if (!good) {
+        return false;
     }
 
-    WITH_QEMU_LOCK_GUARD(ram_bitmap_mutex()) {
-        tlm.counts = (TlmLedgerCounts) {};
-        for (unsigned i = 0; i < tlm.nr_blocks; i++) {
-            tlm_ledger_after_sync(&tlm.blocks[i].ledger, age, &tlm.counts);
-        }
-        stat64_add(&tlm.forgotten_pages, -tlm.counts.revived);
-        if (age) {
-            tlm.aged_before_ns = tlm.aged_ns;
-            tlm.aged_ns = start_ns;
-        }
-        stat64_set(&tlm.owed_pages,
-                   tlm.counts.clean_unsent + tlm.counts.dirty);
-        ram_set_dirty_pages(tlm.counts.clean_unsent + tlm.counts.dirty);
-    }
-    /* QEMU has counted what is carried over twice */
-    stat64_set(&mig_stats.dirty_bytes_last_sync,
-               stat64_get(&tlm.owed_pages) << tlm.page_bits);
+    e->c.ram_ops->sync(e->c.ram);
 
-    tlm.sync_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start_ns;
-    trace_tlm_sync(tlm.epoch, tlm.sync_ns / 1000, tlm.counts.clean_unsent,
-                   tlm.counts.dirty, tlm.counts.hot, tlm.counts.fresh);
-    return 0;
+    e->c.ram_ops->lock(e->c.ram);
+    for (unsigned i = 0; i < e->blocks->len; i++) {
+        tlm_ledger_after_sync(tlm_engine_block(e, i), age, &counts);
+    }
+    stat64_add(&e->forgotten_pages, -counts.revived);
+    owed = counts.clean_unsent + counts.dirty;
+    stat64_set(&e->owed_pages, owed);
+    e->c.ram_ops->owed(e->c.ram, owed);
+    e->c.ram_ops->unlock(e->c.ram);
+
+    if (age) {
+        e->aged_before_ns = e->aged_ns;
+        e->aged_ns = start_ns;
+    }
+    e->counts = counts;
+    e->sync_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start_ns;
+    trace_tlm_sync(e->epoch, e->sync_ns / 1000, counts.clean_unsent,
+                   counts.dirty, counts.hot, counts.fresh);
+    return true;
 }
 
-/*
- * The epoch is to end before its time; tlm.lock held.  A request for the
- * switchover ends one epoch, so that the planner is asked; if that does not
- * grant it yet, the next ones have their time.
- */
-static bool interrupted(void)
+static uint64_t pages_sent(TlmEngine *e)
 {
-    return tlm.failed || tlm.cancelled ||
-           (tlm.switchover_requested && !tlm.switchover_noticed &&
-            tlm.stage == MIGRATION_TLM_STAGE_LIVE);
+    return stat64_get(&e->mtx_pages) + stat64_get(&e->dtx_pages);
 }
 
 /*
- * Lets the workers run for @ns, or until they have nothing more to do; in
- * that case it waits for the rest of @ns if told to @linger.  Returns with
- * both workers idle: 0, or a negative errno.  No locks held, so that a
- * worker that waits for a slow network stalls nobody.
+ * Where the cap held back the last epoch, let this one, of @ns, begin with
+ * what the pacer has saved up, to see how fast that gets through.
  */
-int tlm_epoch_run(int64_t ns, bool linger)
+static void burst_begin(TlmEngine *e, int64_t ns)
+{
+    uint64_t acked = 0;
+
+    e->burst = (TlmBurst) {};
+    e->burst_on = false;
+    /* it must have the time to save up, and to send it */
+    if (e->held_back && ns >= 2 * tlm_pacer_fill_ns(&e->pacer) &&
+        e->begin_ns - e->burst_ns >= BURST_GAP_NS) {
+        acked = e->c.sink_ops->acked(e->c.sink);
+    }
+    if (acked) {
+        uint64_t sent = acked + e->c.sink_ops->queued(e->c.sink);
+
+        QEMU_LOCK_GUARD(&e->lock);
+        e->burst_on = tlm_burst_begin(&e->burst, sent,
+                                      tlm_pacer_save_up(&e->pacer),
+                                      tlm_pacer_fill_ns(&e->pacer));
+        e->burst_ns = e->begin_ns;
+    }
+}
+
+void tlm_engine_begin(TlmEngine *e)
+{
+    e->begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    if (!e->first_ns) {
+        e->first_ns = e->begin_ns;
+    }
+    e->begin_bytes = e->c.sink_ops->sent(e->c.sink);
+    e->begin_pages = pages_sent(e);
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        e->held_back = e->pacer.held_ns > e->begin_held_ns;
+        e->begin_held_ns = e->pacer.held_ns;
+    }
+}
+
+/* The epoch is to end before its time; lock held */
+static bool interrupted(const TlmEngine *e)
+{
+    return e->failed || e->cancelled || (e->interrupt && !e->rest);
+}
+
+/* Waits until somebody signals done, or until @end_ns; lock held */
+static void wait_until(TlmEngine *e, int64_t end_ns)
+{
+    int64_t left_ns = end_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    qemu_cond_timedwait(&e->done, &e->lock,
+                        MIN(MAX(left_ns, 0) / SCALE_MS + 1, LOOK_MS));
+}
+
+/* A burst is under way: lock held, and dropped meanwhile */
+static void look_at_burst(TlmEngine *e)
+{
+    uint64_t acked;
+
+    qemu_mutex_unlock(&e->lock);
+    acked = e->c.sink_ops->acked(e->c.sink);
+    e->burst_on = tlm_burst_look(&e->burst,
+                                 qemu_clock_get_ns(QEMU_CLOCK_REALTIME),
+                                 acked);
+    qemu_mutex_lock(&e->lock);
+    if (e->burst.bytes) {
+        trace_tlm_burst(e->epoch, e->burst.bytes, e->burst.ns);
+    }
+}
+
+int tlm_engine_run(TlmEngine *e, const TlmEpoch *epoch)
 {
     int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    int64_t end_ns = now_ns + MIN(ns, INT64_MAX - now_ns);
+    int64_t end_ns = now_ns + MIN(epoch->ns, INT64_MAX - now_ns);
 
-    QEMU_LOCK_GUARD(&tlm.lock);
-
-    tlm.sweep = (TlmCursor) {};
-    tlm.epoch_timed_out = false;
-    tlm.epoch++;
-    tlm.epoch_over = interrupted();
-    tlm.busy = TLM_WORKERS;
-    qemu_cond_broadcast(&tlm.wake);
-
-    while (tlm.busy) {
-        int64_t left_ns = end_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-
-        if (left_ns <= 0 || interrupted()) {
-            tlm.epoch_timed_out = true;
-            tlm.epoch_over = true;
-            qemu_cond_broadcast(&tlm.wake);
-            left_ns = NANOSECONDS_PER_SECOND;
+    e->now = *epoch;
+    if (!e->rest) {
+        WITH_QEMU_LOCK_GUARD(&e->lock) {
+            tlm_pacer_set_rate(&e->pacer, e->c.sink_ops->max_rate(e->c.sink),
+                               e->c.sink_ops->lanes(e->c.sink));
+            e->batch_pages = tlm_pacer_batch_pages(&e->pacer,
+                                                   1 << e->c.page_bits,
+                                                   e->c.batch_max);
         }
-        if (tlm.burst_on) {
-            left_ns = 0;
+        burst_begin(e, epoch->ns);
+    }
+
+    QEMU_LOCK_GUARD(&e->lock);
+
+    e->sweep = (TlmCursor) {};
+    e->timed_out = false;
+    e->epoch++;
+    e->over = interrupted(e);
+    e->busy = TLM_WORKERS;
+    qemu_cond_broadcast(&e->wake);
+
+    while (e->busy) {
+        bool end = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= end_ns ||
+                   interrupted(e);
+
+        if (end) {
+            e->timed_out = true;
+            e->over = true;
+            qemu_cond_broadcast(&e->wake);
         }
-        qemu_cond_timedwait(&tlm.done, &tlm.lock,
-                            MIN(left_ns / SCALE_MS + 1, 1000));
-        if (tlm.burst_on) {
-            qemu_mutex_unlock(&tlm.lock);
-            tlm.burst_on = tlm_burst_look(
-                &tlm.burst, qemu_clock_get_ns(QEMU_CLOCK_REALTIME),
-                tlm_acked_bytes());
-            qemu_mutex_lock(&tlm.lock);
-            if (tlm.burst.bytes) {
-                trace_tlm_burst(tlm.epoch, tlm.burst.bytes, tlm.burst.ns);
-            }
+        wait_until(e, e->burst_on ? 0 : end ? INT64_MAX : end_ns);
+        if (e->burst_on) {
+            look_at_burst(e);
         }
     }
 
-    tlm.burst_on = false;
-    tlm.epoch_busy_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - now_ns;
-    while (linger && !interrupted()) {
-        int64_t left_ns = end_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-
-        if (left_ns <= 0) {
-            break;
-        }
-        qemu_cond_timedwait(&tlm.done, &tlm.lock,
-                            MIN(left_ns / SCALE_MS + 1, 1000));
+    e->burst_on = false;
+    e->busy_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - now_ns;
+    while (epoch->linger && !interrupted(e) &&
+           qemu_clock_get_ns(QEMU_CLOCK_REALTIME) < end_ns) {
+        wait_until(e, end_ns);
     }
 
-    return tlm.cancelled ? -ECANCELED : tlm.failed ? -EIO : 0;
+    return e->cancelled ? -ECANCELED : e->failed ? -EIO : 0;
+}
+
+bool tlm_engine_timed_out(const TlmEngine *e)
+{
+    return e->timed_out;
+}
+
+int tlm_engine_flush(TlmEngine *e)
+{
+    int ret = e->c.sink_ops->flush(e->c.sink);
+
+    if (e->timed_out) {
+        /* The lanes had something to send until they were flushed */
+        e->busy_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - e->begin_ns;
+    }
+    return ret;
+}
+
+void tlm_engine_take_rest(TlmEngine *e)
+{
+    QEMU_LOCK_GUARD(&e->lock);
+    e->rest = true;
+}
+
+bool tlm_engine_passed(const TlmEngine *e)
+{
+    return e->walk.block == e->blocks->len;
+}
+
+TlmLedgerCounts tlm_engine_counts(const TlmEngine *e)
+{
+    return e->counts;
+}
+
+int64_t tlm_engine_sync_ns(const TlmEngine *e)
+{
+    return e->sync_ns;
+}
+
+void tlm_engine_sample(TlmEngine *e, int64_t now_ns, TlmPlanSample *sample)
+{
+    unsigned bits = e->c.page_bits;
+
+    sample->epoch_ns = now_ns - e->begin_ns;
+    sample->sync_ns = e->sync_ns;
+    sample->idle_ns = now_ns - e->begin_ns - e->busy_ns;
+    sample->total_bytes = e->total_pages << bits;
+    sample->unsent_bytes = e->counts.clean_unsent << bits;
+    sample->dirty_bytes = e->counts.dirty << bits;
+    sample->hot_bytes = e->counts.hot << bits;
+    /* How long ago a page that is called hot was written to, at most */
+    sample->hot_ns = now_ns - MAX(e->aged_before_ns, e->first_ns);
+    sample->dirtied_bytes = e->counts.fresh << bits;
+    sample->sent_bytes = e->c.sink_ops->sent(e->c.sink) - e->begin_bytes;
+    sample->sent_pages_bytes = (pages_sent(e) - e->begin_pages) << bits;
+    sample->queued_bytes = e->c.sink_ops->queued(e->c.sink);
+    sample->burst_bytes = e->burst.bytes;
+    sample->burst_ns = e->burst.ns;
+    sample->mtx_done = tlm_engine_passed(e);
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        sample->held_ns = e->pacer.held_ns - e->begin_held_ns;
+    }
 }

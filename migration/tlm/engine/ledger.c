@@ -201,8 +201,8 @@ unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,
     return num;
 }
 
-unsigned long tlm_ledger_forget(TlmLedgerBlock *b, unsigned long start,
-                                unsigned long npages)
+static unsigned long forget(TlmLedgerBlock *b, TlmTake what,
+                            unsigned long start, unsigned long npages)
 {
     unsigned long end = MIN(start + npages, b->pages);
     unsigned long num = 0;
@@ -210,7 +210,7 @@ unsigned long tlm_ledger_forget(TlmLedgerBlock *b, unsigned long start,
     for (unsigned long w = start / WORD_BITS; w * WORD_BITS < end; w++) {
         unsigned long first = w * WORD_BITS;
         /* During a sync, bits of a carried page are its age */
-        unsigned long bits = (b->dirty[w] | b->unsent[w]) & ~b->carried[w];
+        unsigned long bits = wanted(b, what, w) & ~b->carried[w];
 
         if (start > first) {
             bits &= ~0UL << (start - first);
@@ -224,4 +224,16 @@ unsigned long tlm_ledger_forget(TlmLedgerBlock *b, unsigned long start,
         b->dirty[w] &= ~bits;
     }
     return num;
+}
+
+unsigned long tlm_ledger_forget(TlmLedgerBlock *b, unsigned long start,
+                                unsigned long npages)
+{
+    return forget(b, TLM_TAKE_ALL, start, npages);
+}
+
+unsigned long tlm_ledger_forget_clean(TlmLedgerBlock *b, unsigned long start,
+                                      unsigned long npages)
+{
+    return forget(b, TLM_TAKE_CLEAN, start, npages);
 }

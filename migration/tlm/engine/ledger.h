@@ -115,5 +115,8 @@ unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,
  */
 unsigned long tlm_ledger_forget(TlmLedgerBlock *b, unsigned long start,
                                 unsigned long npages);
+/* The same, but pages that are dirty stay owed */
+unsigned long tlm_ledger_forget_clean(TlmLedgerBlock *b, unsigned long start,
+                                      unsigned long npages);
 
 #endif

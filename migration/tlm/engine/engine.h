@@ -1,0 +1,222 @@
+/*
+ * TLM engine: sends all of a guest's RAM while the guest writes to it
+ *
+ * The engine has the ledger, the two threads that take pages from it, and
+ * the epochs in which they do.  It decides which page goes when, and knows
+ * nothing of QEMU: what RAM and the dirty log are, and where the pages go,
+ * it is told by two sets of operations.  How long epochs are and when the
+ * guest is stopped, its caller decides, with the planner's help.
+ *
+ * "Coordinator" is the one thread that calls the functions marked so; it
+ * may be another one in every epoch, but there is one at a time.  A round:
+ *
+ *     tlm_engine_sync()          read the dirty log into the ledger
+ *     tlm_engine_arm()           make the log report the next writes
+ *     tlm_engine_begin()
+ *     tlm_engine_run()           the workers send
+ *     tlm_engine_flush()         what they have sent cannot be overtaken
+ *
+ * and, when the guest has been stopped, tlm_engine_take_rest() and one more
+ * round without begin.  The rules by which this is correct are in ../README.md.
+ *
+ * A walk beside which dirty pages flow is from Chanchio's thread-based live
+ * migration; operations chosen when the object is made are as in CRIU's
+ * struct page_xfer.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TLM_ENGINE_H
+#define TLM_ENGINE_H
+
+#include "ledger.h"
+#include "../planner/planner.h"
+
+typedef struct TlmEngine TlmEngine;
+
+/* Each worker sends by its own group of lanes */
+typedef enum { TLM_MTX, TLM_DTX, TLM_WORKERS } TlmGroup;
+
+/* Of the workers' threads */
+extern const char *const tlm_group_names[TLM_WORKERS];
+
+/* Pages of one block that go together */
+typedef struct TlmBatch {
+    unsigned block;             /* as counted by tlm_engine_add_block() */
+    unsigned num;
+    unsigned long *page;        /* in ascending order */
+} TlmBatch;
+
+/* What guest RAM is.  @ram: as given to tlm_engine_new(). */
+typedef struct TlmRamOps {
+    /*
+     * Around all that reads or writes a block's dirty bitmap or the ledger.
+     * Any thread; held for microseconds.
+     */
+    void (*lock)(void *ram);
+    void (*unlock)(void *ram);
+    /*
+     * Sets, in the dirty bitmaps of all blocks, the pages that were written
+     * to.  It may set others as well, in chunks that were never cleared.
+     * Coordinator, no locks.
+     */
+    void (*sync)(void *ram);
+    /*
+     * Clears the log of these pages: it reports the next write to them, and
+     * the last sync has reported all before.  Coordinator, lock held.
+     */
+    void (*clear_log)(void *ram, unsigned block, unsigned long first,
+                      unsigned long num);
+    /*
+     * These pages have been armed for the first time, and none of them was
+     * sent yet: a chance for tlm_engine_forget_clean().  May be NULL.
+     * Coordinator, no locks.
+     */
+    void (*armed)(void *ram, unsigned block, unsigned long first,
+                  unsigned long num);
+    /* So many pages are owed now.  Any thread, lock held. */
+    void (*owed)(void *ram, uint64_t pages);
+    /* The first and the last that a worker does.  May be NULL. */
+    void *(*thread_begin)(void *ram, const char *name);
+    void (*thread_end)(void *ram, void *thread);
+} TlmRamOps;
+
+/* Where the pages go: by lanes, each of which keeps the order */
+typedef struct TlmSinkOps {
+    /*
+     * Sends @batch by a lane of @group, which reads the pages at any time
+     * before the next flush has returned.  Waits until a lane is free.
+     * False: it is broken.  Worker of that group, no locks.
+     */
+    bool (*send)(void *sink, TlmGroup group, const TlmBatch *batch);
+    /* Waits until all lanes have been taken over; 0 or a negative errno. */
+    int (*wait_idle)(void *sink);
+    /*
+     * Nothing that is sent later arrives before what was sent until now.
+     * 0 or a negative errno.  Both: coordinator, no locks.
+     */
+    int (*flush)(void *sink);
+    /* Ends all waits in here, and those to come.  Any thread. */
+    void (*cancel)(void *sink);
+    /* Bytes that were sent; any thread */
+    uint64_t (*sent)(void *sink);
+    /* Bytes of it that have not arrived; 0 if that is not known */
+    uint64_t (*queued)(void *sink);
+    /* Bytes that have arrived, ever; 0 if that is not known */
+    uint64_t (*acked)(void *sink);
+    /* All lanes together may send so many bytes/s; 0: no limit */
+    uint64_t (*max_rate)(void *sink);
+    unsigned (*lanes)(void *sink);
+} TlmSinkOps;
+
+typedef struct TlmEngineConfig {
+    const TlmRamOps *ram_ops;
+    void *ram;
+    const TlmSinkOps *sink_ops;
+    void *sink;
+    unsigned page_bits;         /* the size of a page is 1 << page_bits */
+    unsigned batch_max;         /* pages in a batch */
+} TlmEngineConfig;
+
+/* In pages; for those who look on */
+typedef struct TlmEngineCounters {
+    uint64_t total;
+    uint64_t owed;              /* dirty or never sent */
+    uint64_t passed;            /* mtx has gone by */
+    uint64_t mtx, dtx, rest;    /* sent: in the pass, as dirty, at the end */
+    uint64_t forgotten;         /* never sent, as nobody needs them */
+    uint64_t epochs;            /* (a number) */
+} TlmEngineCounters;
+
+/* What one epoch is to do */
+typedef struct TlmEpoch {
+    int64_t ns;                 /* its length at most */
+    bool linger;                /* not shorter either, for lack of work */
+    bool dtx;                   /* send settled dirty pages, */
+    bool hot;                   /* and hot ones */
+    uint64_t walk_end;          /* mtx halts when it has passed so many */
+} TlmEpoch;
+
+/* Never fails.  No threads yet, no blocks. */
+TlmEngine *tlm_engine_new(const TlmEngineConfig *config);
+/*
+ * Before the start, ram lock held.  All that is set in @dirty is owed, and
+ * @dirty is the ledger's from now on until tlm_engine_stop().  Returns false
+ * if there is not enough memory; then the engine cannot be used.
+ */
+bool tlm_engine_add_block(TlmEngine *e, unsigned long *dirty,
+                          unsigned long pages, unsigned long chunk_pages);
+/* Starts the workers */
+void tlm_engine_start(TlmEngine *e);
+/*
+ * Joins the workers and lets go of all blocks; no epoch is running.  What
+ * tlm_engine_counters() and tlm_engine_epochs() tell stays.
+ */
+void tlm_engine_stop(TlmEngine *e);
+void tlm_engine_free(TlmEngine *e);
+
+/*
+ * Coordinator, no locks.  False with @errp set: the ledger contradicts
+ * itself, and a page may have been in flight twice.
+ */
+bool tlm_engine_sync(TlmEngine *e, GError **errp);
+void tlm_engine_arm(TlmEngine *e);
+/* What the next sample counts, counts from now on */
+void tlm_engine_begin(TlmEngine *e);
+/*
+ * Returns when both workers are idle: 0, -EIO if the sink is broken, or
+ * -ECANCELED.
+ */
+int tlm_engine_run(TlmEngine *e, const TlmEpoch *epoch);
+/* The workers of the last epoch had work until its time was over */
+bool tlm_engine_timed_out(const TlmEngine *e);
+int tlm_engine_flush(TlmEngine *e);
+/* The guest stands still: from now on all that is owed goes, without a cap */
+void tlm_engine_take_rest(TlmEngine *e);
+/*
+ * Waits until the lanes, and what the kernel has queued behind them, are
+ * empty, or that does not change any more.  0 or a negative errno.
+ */
+int tlm_engine_drain(TlmEngine *e);
+/*
+ * mtx has passed over all RAM.  Coordinator.
+ */
+bool tlm_engine_passed(const TlmEngine *e);
+/* What the planner has to know of the epoch that ended; the rest is kept */
+void tlm_engine_sample(TlmEngine *e, int64_t now_ns, TlmPlanSample *sample);
+/* The same, of the ledger at the last sync, in pages; and its cost */
+TlmLedgerCounts tlm_engine_counts(const TlmEngine *e);
+int64_t tlm_engine_sync_ns(const TlmEngine *e);
+
+/* Any thread, no locks: the coordinator is wanted, let it come soon */
+void tlm_engine_interrupt(TlmEngine *e);
+/* Coordinator: it is here */
+void tlm_engine_heed(TlmEngine *e);
+/* Any thread, no locks.  The epoch ends, and all later ones. */
+void tlm_engine_cancel(TlmEngine *e);
+bool tlm_engine_cancelled(TlmEngine *e);
+
+/*
+ * The guest does not use these pages: they are owed no more, unless it
+ * writes to them.  ram lock held.
+ */
+void tlm_engine_forget(TlmEngine *e, unsigned block, unsigned long first,
+                       unsigned long num);
+/*
+ * The same for those which are not dirty, because they read as zero.  Only
+ * from TlmRamOps.armed; returns how many they are.
+ */
+unsigned long tlm_engine_forget_clean(TlmEngine *e, unsigned block,
+                                      unsigned long first,
+                                      unsigned long num);
+/* All is sent, @rest pages of it with the guest stopped */
+void tlm_engine_completed(TlmEngine *e, uint64_t rest);
+
+/* Of a block, until tlm_engine_stop() */
+unsigned long tlm_engine_block_pages(const TlmEngine *e, unsigned block);
+
+/* Any thread, no locks */
+void tlm_engine_counters(TlmEngine *e, TlmEngineCounters *counters);
+uint64_t tlm_engine_owed(TlmEngine *e);
+
+#endif
