@@ -7,7 +7,7 @@
  *
  * Lock order: BQL -> RAMState.bitmap_mutex -> TlmMigration.lock and the
  * engine's -> the locks of throttle.c and placement.c.  None of them is held
- * while a socket is written to.
+ * while a socket is written to (README.md, rules 6 and 7).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -5,7 +5,7 @@
  * and dtx, which run only inside an epoch; others, which ask and cancel.
  *
  * Lock order: TlmRamOps.lock -> TlmEngine.lock.  Neither is held while a
- * batch is sent.
+ * batch is sent (../README.md, rules 6 and 7).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -96,7 +96,7 @@ static inline TlmLedgerBlock *tlm_engine_block(TlmEngine *e, unsigned i)
     return &g_array_index(e->blocks, TlmLedgerBlock, i);
 }
 
-/* engine.c; ram lock held: pages were taken off the ledger */
+/* owed.c; ram lock held: pages were taken off the ledger */
 void tlm_engine_owe_less(TlmEngine *e, unsigned long pages);
 /* worker.c */
 void tlm_workers_start(TlmEngine *e);

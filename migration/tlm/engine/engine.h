@@ -17,7 +17,7 @@
  *     tlm_engine_flush()         what they have sent cannot be overtaken
  *
  * and, when the guest has been stopped, tlm_engine_take_rest() and one more
- * round without begin.  The rules by which this is correct are in ../README.md.
+ * round without begin.  ../README.md has the rules by which this is correct.
  *
  * A walk beside which dirty pages flow is from Chanchio's thread-based live
  * migration; operations chosen when the object is made are as in CRIU's

@@ -1,9 +1,10 @@
 /*
  * TLM engine: epochs
  *
- * THE ORDERING INVARIANT.  A receiver may write straight into guest RAM,
- * without locks, from several lanes.  That is correct only because between
- * two flushes a page is in flight at most once.  Therefore:
+ * THE ORDERING INVARIANT (../README.md, rules 1 and 2).  A receiver may
+ * write straight into guest RAM, without locks, from several lanes.  That
+ * is correct only because between two flushes a page is in flight at most
+ * once.  Therefore:
  *
  *   1. sync      the dirty log is read into the ledger;
  *   2. arm       the log of what may be sent is cleared, so that a write
@@ -55,7 +56,7 @@ static bool arm_chunk(TlmEngine *e, unsigned block, unsigned long c,
 }
 
 /*
- * With KVM's manual dirty log protection, the log of a chunk has to be
+ * Rule 3.  With KVM's manual dirty log protection, the log of a chunk has to be
  * cleared before it reports the next write; and before it is cleared for
  * the first time, it may report every page (KVM_DIRTY_LOG_INITIALLY_SET).
  * So a chunk that has dirty pages is cleared in every epoch.  The first
@@ -89,10 +90,10 @@ void tlm_engine_arm(TlmEngine *e)
 }
 
 /*
- * The at-most-once check: between two syncs a page may only leave the
- * ledger, once.  If anything has put one back, what is counted now is more
- * than what was counted at the last sync less what was taken since.  That
- * page may be in flight twice: no migration, rather than a wrong one.
+ * The at-most-once check (rules 1 and 4): between two syncs a page may only
+ * leave the ledger, once.  If anything has put one back, what is counted now
+ * is more than what was counted at the last sync less what was taken since.
+ * That page may be in flight twice: no migration, rather than a wrong one.
  * ram lock held.
  */
 static bool taken_at_most_once(TlmEngine *e, GError **errp)
