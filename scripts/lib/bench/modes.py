@@ -44,8 +44,6 @@ MODES = {
     'multifd': Mode('multifd', MULTIFD),
     'multifd-autoconverge': Mode('multifd, auto-converge', MULTIFD,
                                  {'auto-converge': True}),
-    'dirty-limit': Mode('pre-copy, dirty-limit',
-                        src_caps={'dirty-limit': True}),
     'postcopy': Mode('post-copy (preempt)', POSTCOPY, postcopy_after=1),
     'postcopy-pass': Mode('post-copy (preempt) after a pass', POSTCOPY,
                           postcopy_after=2),

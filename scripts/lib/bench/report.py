@@ -87,13 +87,11 @@ def missing_matplotlib():
             "(Debian's python3-matplotlib), then scripts/bench --report DIR")
 
 
-def _ordered(groups):
-    """Workloads and modes as they are listed; others behind."""
-    def order(names, known):
-        return [n for n in known if n in names] + \
-            [n for n in names if n not in known]
-    return {w: {m: groups[w][m] for m in order(groups[w], MODES)}
-            for w in order(groups, WORKLOADS)}
+def listed(groups):
+    """Workloads and modes in the order in which they are listed.  Results of
+    those that are not listed any more are left out."""
+    return {w: {m: groups[w][m] for m in MODES if m in groups[w]}
+            for w in WORKLOADS if w in groups}
 
 
 def load_bounds(path):
@@ -163,7 +161,7 @@ class Report:
         if not done:
             raise NoResults(f'no results in {os.path.join(source, RESULTS)}')
         os.makedirs(out, exist_ok=True)
-        self.groups = _ordered(plan.by_workload(done))
+        self.groups = listed(plan.by_workload(done))
         self.bounds = load_bounds(os.path.join(source, BOUNDS))
         tool = os.path.join(env.BUILD, 'tools/tlm-sim')
         self.tool = tool if os.path.exists(tool) else None

@@ -19,17 +19,18 @@ from .timeline import AFTER_S, Timeline, Watch
 
 CALIBRATE_S = 1.5       # how long the guest's undisturbed rate is measured
 CHANNELS = 2
+ACCEL = 'tcg'           # what every host has
 
 
 class Workload:
     """A guest, a link, and what is asked of the migration."""
 
-    def __init__(self, title, guest, rate_mbit=None, accel='tcg',
-                 modes=(), runs=5, limit_s=30, downtime_limit=300,
-                 params=None, channels=CHANNELS, extra=(), quick=(),
+    def __init__(self, title, guest, rate_mbit=None, modes=(), runs=5,
+                 limit_s=30, downtime_limit=300, params=None,
+                 channels=CHANNELS, extra=(), quick=(),
                  calibrate_s=CALIBRATE_S):
         self.title, self.guest, self.rate_mbit = title, guest, rate_mbit
-        self.accel, self.modes, self.runs = accel, modes, runs
+        self.modes, self.runs = modes, runs
         self.limit_s, self.downtime_limit = limit_s, downtime_limit
         self.params, self.channels = params or {}, channels
         self.extra = extra
@@ -81,14 +82,11 @@ def measure(workload, mode, link=None, during=None, result=None, **override):
     at the migration."""
     result = {} if result is None else result
     result.update(
-        mode=mode.title, workload=workload.title, accel=workload.accel,
+        mode=mode.title, workload=workload.title, accel=ACCEL,
         guest_settings=getattr(workload.guest, 'settings', {}),
         link_mbit=workload.rate_mbit, limit_s=workload.limit_s,
         caps={**mode.caps, **mode.src_caps},
         loadavg=round(os.getloadavg()[0], 2))
-    reason = workload.accel.startswith('kvm') and env.missing_kvm(env.QEMU)
-    if reason:
-        return {**result, 'status': 'not possible', 'error': reason}
     guest = workload.guest()
     own_link = link is None
     if own_link:
@@ -96,7 +94,7 @@ def measure(workload, mode, link=None, during=None, result=None, **override):
                 else Loopback())
     src = dst = None
     try:
-        args = [*guest.args(workload.accel), *workload.extra]
+        args = [*guest.args(ACCEL), *workload.extra]
         if hasattr(guest, 'prepare'):
             guest.prepare(link)
         src = Vm('src', env.QEMU, [*args, *_nic(guest, 'src_netns')],

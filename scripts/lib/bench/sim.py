@@ -56,8 +56,7 @@ def compare(tool, groups):
             r = results[0]
             guest, mbit = r.get('guest_settings'), r.get('link_mbit')
             if not mbit or not guest or 'ws_mb' not in guest or \
-                    guest.get('pattern') == 'window' or \
-                    not r.get('accel', '').startswith('tcg'):
+                    guest.get('pattern') == 'window':
                 continue
             sim = simulate(tool, guest, mbit, mode,
                            r['params']['downtime-limit'])

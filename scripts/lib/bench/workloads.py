@@ -57,8 +57,8 @@ def npb(kernel, npb_class, mem_mb, quick=()):
 
 
 ALL = ('offline', 'precopy', 'xbzrle', 'autoconverge', 'multifd',
-       'multifd-autoconverge', 'dirty-limit', 'postcopy', 'postcopy-pass',
-       'tlm1s', 'tlm', 'tlm-auto', 'tlm-bound')
+       'multifd-autoconverge', 'postcopy', 'postcopy-pass', 'tlm1s',
+       'tlm', 'tlm-auto', 'tlm-bound')
 PAIR = ('offline', 'tlm', 'tlm-auto', 'multifd-autoconverge')
 QUICK = ('offline', 'tlm', 'tlm-auto')
 
@@ -140,10 +140,4 @@ WORKLOADS = {
     'postgresql': program(
         'PostgreSQL under pgbench, 1,000,000 accounts',
         linux('postgresql', 1024, scale=10, clients=4)),
-    # dirty-limit needs KVM's dirty ring
-    'kvm-ring': Workload(
-        '512 MiB written in order as fast as it can, KVM, 1 Gbit/s',
-        rom(768, ws_mb=512), 1000, accel='kvm,dirty-ring-size=4096',
-        modes=('offline', 'precopy', 'autoconverge', 'dirty-limit', 'tlm',
-               'tlm-auto'), runs=5, limit_s=60),
 }
