@@ -1,12 +1,9 @@
-# One document, as a self-contained HTML page and as Markdown
+# One document, as an HTML page that needs no other file
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import html
-import os
 import re
-
-from .table import to_markdown
 
 STYLE = '''
 body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #1f2937;
@@ -46,45 +43,9 @@ class Document:
     def table(self, head, rows):
         self.blocks.append(('table', head, list(rows)))
 
-    def plot(self, path, caption):
-        """path: an SVG file."""
-        self.blocks.append(('plot', path, caption))
-
-    # Markdown
-
-    def markdown(self, directory):
-        """For a file in @directory."""
-        out = [f'# {self.title}']
-        for kind, *what in self.blocks:
-            out.append(getattr(self, '_md_' + kind)(directory, *what))
-        return '\n\n'.join(out) + '\n'
-
-    def part(self, blocks, directory, plots):
-        """Some blocks, for a file in @directory; the plots' files are in the
-        directory @plots."""
-        moved = [(b[0], os.path.join(plots, os.path.basename(b[1])), b[2])
-                 if b[0] == 'plot' else b for b in blocks]
-        return '\n\n'.join(getattr(self, '_md_' + kind)(directory, *what)
-                           for kind, *what in moved)
-
-    def _md_heading(self, _, level, text):
-        return '#' * level + ' ' + text
-
-    def _md_text(self, _, text):
-        return text
-
-    def _md_points(self, _, lines):
-        return '\n'.join('- ' + line for line in lines)
-
-    def _md_table(self, _, head, rows):
-        return to_markdown(head, rows)
-
-    def _md_plot(self, directory, path, caption):
-        name = os.path.splitext(os.path.basename(path))[0]
-        return (f'![{name}]({os.path.relpath(path, directory)})\n\n'
-                f'*{caption}*')
-
-    # HTML
+    def plot(self, name, svg, caption):
+        """svg: the text of an SVG file."""
+        self.blocks.append(('plot', name, svg, caption))
 
     def html(self):
         body = [getattr(self, '_html_' + kind)(*what)
@@ -119,13 +80,11 @@ class Document:
         return (f'<table><thead>{line("th", head)}</thead>'
                 f'<tbody>{body}</tbody></table>')
 
-    def _html_plot(self, path, caption):
-        with open(path, encoding='utf-8') as f:
-            svg = f.read()
+    def _html_plot(self, name, svg, caption):
         svg = svg[svg.index('<svg'):]
         svg = svg.replace('<svg', f'<svg role="img" aria-label='
                           f'"{html.escape(caption)}"', 1)
-        return (f'<figure>{svg}<figcaption>{inline(caption)}</figcaption>'
+        return (f'<figure id="{name}">{svg}<figcaption>{inline(caption)}</figcaption>'
                 '</figure>')
 
 

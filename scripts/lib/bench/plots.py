@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-import os
+import io
 import re
 import zlib
 from statistics import median
@@ -18,7 +18,8 @@ matplotlib.rcParams.update({
     'svg.fonttype': 'none', 'svg.hashsalt': 'tlm-bench',
     'font.family': ['DejaVu Sans'], 'font.size': 9,
     'axes.spines.top': False, 'axes.spines.right': False,
-    'axes.facecolor': 'none', 'axes.titlesize': 9, 'axes.labelsize': 9, 'axes.axisbelow': True,
+    'axes.facecolor': 'none', 'axes.titlesize': 9, 'axes.labelsize': 9,
+    'axes.axisbelow': True,
     'hatch.linewidth': 0.5})
 
 STOCK, TLM = '#8b97a5', '#d9622b'
@@ -43,15 +44,12 @@ def inset(fig, left, right, top, bottom, **spaces):
                         bottom=bottom / h, **spaces)
 
 
-def save(fig, path):
-    """path without its end; returns the two files."""
-    fig.savefig(path + '.png', dpi=100)
-    fig.savefig(path + '.svg', metadata={'Date': None, 'Creator': None})
-    with open(path + '.svg', encoding='utf-8') as f:
-        text = slim(f.read(), os.path.basename(path))
-    with open(path + '.svg', 'w', encoding='utf-8') as f:
-        f.write(text)
-    return path + '.svg', path + '.png'
+def svg(fig, name):
+    """The text of an SVG file; @name tells its ids from those of others in
+    the same page."""
+    text = io.StringIO()
+    fig.savefig(text, format='svg', metadata={'Date': None, 'Creator': None})
+    return slim(text.getvalue(), name)
 
 
 def _round(tag):

@@ -1,4 +1,4 @@
-# The report of scripts/bench: report.html, report.md and plots/
+# The report of scripts/bench: one HTML page, with its plots
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -9,8 +9,8 @@ from statistics import median
 
 from tlmtest import env
 
-from . import (bounds, claims, docs, order, plan, programs, promises,
-               published, series, sim, store, table)
+from . import (bounds, claims, order, plan, programs, promises, published,
+               series, sim, store, table)
 from .document import Document
 from .modes import MODES
 from .workloads import WORKLOADS
@@ -33,8 +33,8 @@ METHOD = (
     'change of its counter at the source to the first one at the destination, '
     'looked at every 10 ms from outside.',
     'Lost work is the time of the migration less what the guest got done in '
-    'it, at its own rate before: over 1.5 s, of programs over 6 s. CPU time is that of the source '
-    'without its vCPUs.',
+    'it, at its own rate before: over 1.5 s, of programs over 6 s. CPU time '
+    'is that of the source without its vCPUs.',
     'Throttled: by its own account, for how long in all TLM held the vCPUs '
     'back while the guest ran, the stop not included, and by how much at '
     'most; of auto-converge only the latter is known.',
@@ -60,19 +60,8 @@ LIMITS = (
 APART = ('Not all of these modes were measured in turns with each other, from '
          'the same commit (in brackets the number of runs); between such '
          'groups the machine may have been quicker or slower:')
-
-
 PROGRAMS = ('What the program found when it checked its results after it had '
             'been migrated in mid-run:')
-
-
-PARTS = {               # of docs/benchmarks.md: sections
-    'overview': ('overview',), 'promised': ('promised',),
-    'bound': ('bound',), 'measured': (
-        'opening', 'claims', 'workloads', 'silence', 'overcommit',
-        'predictions', 'simulator', 'others'),
-    'closing': ('closing',)}
-UNDER_A_HEADING = 'bound', 'heading'    # of that page, with more below it
 
 
 class NoResults(Exception):
@@ -84,7 +73,7 @@ def missing_matplotlib():
     if importlib.util.find_spec('matplotlib'):
         return None
     return ('no plots without matplotlib: run scripts/install-deps bench '
-            "(Debian's python3-matplotlib), then scripts/bench --report DIR")
+            "(Debian's python3-matplotlib), then scripts/bench --report FILE")
 
 
 def listed(groups):
@@ -92,10 +81,6 @@ def listed(groups):
     those that are not listed any more are left out."""
     return {w: {m: groups[w][m] for m in MODES if m in groups[w]}
             for w in WORKLOADS if w in groups}
-
-
-def load_bounds(path):
-    return store.read(path)
 
 
 def _all(groups):
@@ -154,33 +139,25 @@ def overview_rows(groups):
 
 
 class Report:
-    def __init__(self, source, out=None, draw=True):
+    def __init__(self, source, draw=True):
         """Of the results in the directory @source."""
-        self.out = out = out or source
         done = plan.load(os.path.join(source, RESULTS))
         if not done:
             raise NoResults(f'no results in {os.path.join(source, RESULTS)}')
-        os.makedirs(out, exist_ok=True)
         self.groups = listed(plan.by_workload(done))
-        self.bounds = load_bounds(os.path.join(source, BOUNDS))
+        self.bounds = store.read(os.path.join(source, BOUNDS))
         tool = os.path.join(env.BUILD, 'tools/tlm-sim')
         self.tool = tool if os.path.exists(tool) else None
         self.document = Document('Live migration by TLM, measured')
-        self.written = []
-        self.sections = {}      # name: which blocks of the document
         self.plots = None
         if draw and not missing_matplotlib():
             from . import plots
             self.plots = plots
-            os.makedirs(os.path.join(out, 'plots'), exist_ok=True)
 
     def draw(self, name, make, caption):
         """make: returns a figure."""
-        if not self.plots:
-            return
-        files = self.plots.save(make(), os.path.join(self.out, 'plots', name))
-        self.written += files
-        self.document.plot(files[0], caption)
+        if self.plots:
+            self.document.plot(name, self.plots.svg(make(), name), caption)
 
     # Sections
 
@@ -419,41 +396,19 @@ class Report:
         d.points(METHOD)
         d.points(LIMITS)
 
-    def write(self):
-        for section in (self.opening, self.overview, self.promised, self.claims,
-                        self.bound, self.workloads, self.silence, self.overcommit, self.predictions,
-                        self.simulator, self.others, self.closing):
-            begin = len(self.document.blocks)
+    def html(self):
+        for section in (self.opening, self.overview, self.promised,
+                        self.claims, self.bound, self.workloads, self.silence,
+                        self.overcommit, self.predictions, self.simulator,
+                        self.others, self.closing):
             section()
-            self.sections[section.__name__] = slice(
-                begin, len(self.document.blocks))
-        for name, text in (('report.md', self.document.markdown(self.out)),
-                           ('report.html', self.document.html())):
-            path = os.path.join(self.out, name)
-            with open(path, 'w', encoding='utf-8') as f:
-                f.write(text)
-            self.written.insert(0, path)
-        return self.written
+        return self.document.html()
 
 
-    def parts(self, directory, plots):
-        """{name: Markdown} for a page in @directory, with the plots in the
-        directory @plots."""
-        return {part: self.document.part(
-            [b for name in names for b in self.document.blocks[
-                self.sections[name]] if (part, b[0]) != UNDER_A_HEADING],
-            directory, plots) for part, names in PARTS.items()}
-
-
-def write(source, out=None, draw=True):
-    """Returns (files written, what is missing or None)."""
-    return Report(source, out, draw).write(), missing_matplotlib()
-
-
-def write_docs(page, source, out=None):
-    """Also bring that page up to date."""
-    r = Report(source, out)
-    written = r.write()
-    return written + docs.update(page, r, [
-        os.path.join(source, name) for name in (RESULTS, BOUNDS)]), \
-        missing_matplotlib()
+def write(source, path, draw=True):
+    """Of the results in the directory @source, to the file @path.  Returns
+    what is missing, or None."""
+    text = Report(source, draw).html()
+    with open(path, 'w', encoding='utf-8') as f:
+        f.write(text)
+    return missing_matplotlib()

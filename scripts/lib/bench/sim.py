@@ -7,7 +7,7 @@ import os
 import subprocess
 from statistics import median
 
-from .table import to_markdown, values
+from .table import values
 
 PAGE = 4096
 MODELS = {'seq': 'sequential', 'uniform': 'uniform', 'hotcold': 'hotcold'}
@@ -77,7 +77,3 @@ def rows(compared):
     return [[c['workload'], c['mode'], f"{c['total']:.0f}",
              error(c['sim_total'], c['total']), f"{c['downtime']:.0f}",
              error(c['sim_downtime'], c['downtime'])] for c in compared]
-
-
-def markdown(compared):
-    return to_markdown(HEAD, rows(compared))

@@ -39,14 +39,3 @@ def unpack(path):
         for r in results:
             f.write(json.dumps(r) + '\n')
     os.rename(path + '.new', path)
-
-
-def pack(path, to):
-    """Write the results in @path to @to.xz, which may be where they are."""
-    results, new = read(path), to + PACKED + '.new'
-    with lzma.open(new, 'wt', encoding='utf-8',
-                   preset=9 | lzma.PRESET_EXTREME) as f:
-        for r in results:
-            f.write(json.dumps(r) + '\n')
-    os.rename(new, to + PACKED)
-    return to + PACKED

@@ -154,7 +154,3 @@ def to_markdown(head, body):
     return '\n'.join('| ' + ' | '.join(str(c).replace('|', '\\|')
                                        for c in line) + ' |'
                      for line in lines)
-
-
-def markdown(by_mode, base='offline'):
-    return to_markdown(HEAD, rows(by_mode, base))
