@@ -28,8 +28,9 @@ sys.path[:0] = [os.path.join(ROOT, 'scripts/lib'),
                 os.path.join(ROOT, 'tests/guest/rom')]
 
 import mkbench                              # noqa: E402
-from bench import (claims, linux, order, plan, promises,   # noqa: E402
-                   report, run, series, sim, store, table, timeline)
+from bench import (claims, facts, figures, linux, order,   # noqa: E402
+                   plan, promises, report, run, schemes, series, sim, store,
+                   svg, table, timeline)
 from bench.modes import MODES                               # noqa: E402
 from bench.workloads import WORKLOADS                       # noqa: E402
 
@@ -1078,6 +1079,171 @@ class Reports(Scratch):
         self.assertEqual(p.returncode, 1)
         self.assertIn('no results', p.stderr)
         self.assertFalse(os.path.exists(self.page))
+
+
+class Page(unittest.TestCase):
+    """docs/benchmarks.md, which is written by hand, against the results."""
+
+    DOCS = os.path.join(ROOT, 'docs')
+    LINES, FIGURE_LIMIT = 150, 40 << 10
+
+    @classmethod
+    def setUpClass(cls):
+        cls.known = report.load(os.path.join(cls.DOCS, 'benchmarks'))
+        with open(os.path.join(cls.DOCS, 'benchmarks.md'),
+                  encoding='utf-8') as f:
+            cls.page = f.read()
+
+    def test_figures(self):
+        """Those that are checked in are those of the results."""
+        beside = os.path.join(self.DOCS, 'benchmarks')
+        there = {}
+        for name in os.listdir(beside):
+            if not name.endswith(store.PACKED):
+                with open(os.path.join(beside, name), encoding='utf-8') as f:
+                    there[name.removesuffix('.svg')] = f.read()
+        made = figures.figures(*self.known)
+        self.assertEqual(set(there), set(made))
+        for name, text in made.items():
+            self.assertTrue(text == there[name], f'{name}.svg is not of these '
+                            'results: scripts/bench --figures makes it anew')
+            self.assertIn(f'](benchmarks/{name}.svg)', self.page)
+
+    def test_figures_are_of_the_results(self):
+        """What would another result change?"""
+        groups, bound = (json.loads(json.dumps(x)) for x in self.known)
+        made = figures.figures(*self.known)
+        for by_mode in groups.values():
+            for r in by_mode.get('tlm-auto', ()):
+                r['total_ms'] *= 1.5
+        bound[0]['total_ms'] *= 1.5
+        changed = figures.figures(groups, bound)
+        self.assertEqual([n for n in made if made[n] == changed[n]], [])
+        self.assertEqual(
+            [a == b for a, b in zip(facts.tables(*self.known),
+                                    facts.tables(groups, bound))],
+            [False] * (len(facts.TABLES) - 1) + [True])     # commits
+
+    def test_figures_are_small_and_whole(self):
+        for name, text in figures.figures(*self.known).items():
+            self.assertLess(len(text.encode()), self.FIGURE_LIMIT, name)
+            root = ElementTree.fromstring(text)
+            self.assertEqual(root.tag, SVG + 'svg')
+            self.assertLessEqual(int(root.get('width')), 720, name)
+            self.assertNotRegex(text, r'(?i)\bnan\b|\binf\b|href|url\(', name)
+
+    def test_figures_name_each_scheme(self):
+        for name, modes in (('guest-speed', figures.TIMED),
+                            ('over-rates', schemes.SCHEMES),
+                            ('trade', schemes.SCHEMES),
+                            ('promised', ('tlm', 'tlm-auto'))):
+            root = ElementTree.fromstring(
+                figures.figures(*self.known)[name])
+            words = [''.join(t.itertext()) for t in root.iter(SVG + 'text')]
+            for m in modes:
+                self.assertIn(schemes.SCHEMES[m].title, words, name)
+
+    def test_tables(self):
+        for text in facts.tables(*self.known):
+            self.assertIn(f'\n\n{text}\n\n', self.page,
+                          'scripts/bench --figures prints it anew')
+
+    def test_words(self):
+        """Figures that the text quotes beside those of the tables."""
+        groups, bound = self.known
+
+        def mid(workload, mode, key='total_ms'):
+            return claims.mid(groups[workload][mode], key)
+
+        def all_of(workload, mode):
+            return sorted(r['total_ms'] / 1e3
+                          for r in groups[workload][mode])
+
+        longer = [100 * (ours[0] / best[0] - 1)
+                  for _, figure, ours, best in claims.beaten(groups)
+                  if figure[1] == 'total_ms' and best[1] == 'offline']
+        mg = [f'{s:.1f}' for s in all_of('npb-mg', 'multifd-autoconverge')]
+        stopped = [r['downtime_ms'] / 1e3 for r in
+                   groups['write-heavy']['postcopy']]
+        late = [s for s in stopped if s > 0.3]
+        loose = [r['bound'] / r['copy_ms'] for r in bound]
+        heavy = 'write-heavy', 'multifd-autoconverge'
+        for path, words in (
+                ('README.md', f'takes auto-converge {mid(*heavy) / 1e3:.0f} '
+                 f"s and {mid(*heavy, 'bytes') / 1e9:.1f} GB, TLM "
+                 f"{mid('write-heavy', 'tlm-auto') / 1e3:.1f} s and "
+                 f"{mid('write-heavy', 'tlm-auto', 'bytes') / 1e9:.1f} GB"),
+                (None, f"1 GiB took {mid('idle', 'tlm'):.0f} ms against "
+                 f"multifd's {mid('idle', 'multifd'):.0f} ms, 16 GiB "
+                 f"{mid('idle16g', 'tlm'):.0f} ms against "
+                 f"{mid('idle16g', 'multifd'):.0f} ms"),
+                (None, f"{mid('idle-filled', 'tlm'):.0f} ms stand against "
+                 f"{mid('idle-filled', 'multifd'):.0f} ms"),
+                (None, f"took {', '.join(mg[:-1])} and {mg[-1]} s"),
+                (None, f"{mid('rate-is-link', 'xbzrle') / 1e3:.2f} s with "
+                 f"{mid('rate-is-link', 'xbzrle', 'guest_lost_ms') / 1e3:.2f}"
+                 ' s of work lost, against '
+                 f"{mid('rate-is-link', 'tlm-auto') / 1e3:.2f} s with "
+                 f"{mid('rate-is-link', 'tlm-auto', 'guest_lost_ms') / 1e3:.2f}"
+                 ' s'),
+                (None, '({:.2f} s to {:.2f} s at best)'.format(*(
+                    mid('overcommit-throttle', m, 'downtime_ms') / 1e3
+                    for m in ('tlm', 'tlm-20-2')))),
+                (None, f'is quicker on {len(longer)} workloads: TLM\'s best '
+                 f'mode takes {min(longer):.0f} to {max(longer):.0f} % '
+                 'longer'),
+                (None, f'(but {max(late):.1f} s in {len(late)} of '
+                 f'{len(stopped)} write-heavy runs)'),
+                (None, f'{min(loose):.1f} to {max(loose):.1f} times a copy'),
+                (None, f'On how many of {len(groups)} workloads'),
+                (None, f'differ by {report.noise(groups)} in their total')):
+            text = self.page
+            if path:
+                with open(os.path.join(ROOT, path), encoding='utf-8') as f:
+                    text = f.read()
+            self.assertIn(words, ' '.join(text.split()))
+
+    def test_eleven_programs(self):
+        _, rows = facts.program_table(*self.known)
+        self.assertEqual(len(rows), 11)
+
+    def test_short(self):
+        self.assertLessEqual(len(self.page.splitlines()), self.LINES)
+
+    def test_command(self):
+        with tempfile.TemporaryDirectory() as out:
+            p = subprocess.run([os.path.join(ROOT, 'scripts/bench'),
+                                '--figures', out], check=True,
+                               capture_output=True, text=True)
+            self.assertEqual(sorted(os.listdir(out)),
+                             sorted(f'{n}.svg' for n in figures.FIGURES))
+        for text in facts.tables(*self.known):
+            self.assertIn(text, p.stdout)
+
+    def test_what_is_lacking(self):
+        groups, _ = self.known
+        self.assertEqual(schemes.lacking(groups), [])
+        self.assertEqual(schemes.lacking({
+            **groups, 'redis': {m: r for m, r in groups['redis'].items()
+                                if m != 'tlm'}}), ['redis/tlm'])
+        p = subprocess.run(
+            [os.path.join(ROOT, 'scripts/bench'), '--figures', '/nonexistent',
+             '--results', self.few()], capture_output=True, text=True)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn('no results of write-heavy/offline, ', p.stderr)
+        self.assertFalse(os.path.exists('/nonexistent'))
+
+    def few(self):
+        directory = tempfile.mkdtemp(prefix='tlm-bench-')
+        self.addCleanup(shutil.rmtree, directory)
+        write_results(directory, ('idle',))
+        return directory
+
+    def test_spread(self):
+        for places, apart, moved in (
+                ([], 5, []), ([7], 5, [7]), ([0, 10], 5, [0, 10]),
+                ([10, 10], 4, [8, 12]), ([12, 10, 50], 4, [13, 9, 49])):
+            self.assertEqual(svg.spread(places, apart), moved)
 
 
 @unittest.skipIf(report.missing_matplotlib(), 'no matplotlib '

@@ -284,25 +284,33 @@ def _why(mode, key, ours, theirs, limit):
 
 
 def _best(by_mode, key, tlm):
-    """(value, mode name) of the best mode that has ended, or None."""
-    ended = [(mid(r, key), m) for m, r in by_mode.items()
+    """(value, mode name) of the best mode that has ended, or None.  What is
+    less than nothing, as lost work may be, is noise."""
+    ended = [(max(0, mid(r, key)), m) for m, r in by_mode.items()
              if m.startswith('tlm') == tlm and mid(r, key) is not None]
     return min(ended, default=None)
 
 
-def losses(groups):
-    """Where a stock mode that has ended beats the best of TLM's, by figure."""
-    lines = []
+def beaten(groups):
+    """Where a stock mode that has ended beats the best of TLM's:
+    (workload, one of FIGURES, (TLM's value, mode), (the better one, mode))"""
     for workload, by_mode in groups.items():
-        for title, key, scale, unit, noise in FIGURES:
+        for figure in FIGURES:
+            _, key, _, _, noise = figure
             ours, best = (_best(by_mode, key, tlm) for tlm in (True, False))
-            if not ours or not best or ours[0] <= max(
-                    best[0] * MARGIN, best[0] + noise):
-                continue
-            limit = by_mode[best[1]][0].get('params', {}).get(
-                'downtime-limit', 0)
-            cells = [f'{v * scale:.2f} {unit} ({by_mode[m][0]["mode"]})'
-                     + few(by_mode[m]) for v, m in (ours, best)]
-            lines.append((workload, title, *cells,
-                          _why(best[1], key, ours[0], best[0], limit)))
+            if ours and best and ours[0] > max(best[0] * MARGIN,
+                                               best[0] + noise):
+                yield workload, figure, ours, best
+
+
+def losses(groups):
+    """The same as lines of a table."""
+    lines = []
+    for workload, (title, key, scale, unit, _), ours, best in beaten(groups):
+        by_mode = groups[workload]
+        limit = by_mode[best[1]][0].get('params', {}).get('downtime-limit', 0)
+        cells = [f'{v * scale:.2f} {unit} ({by_mode[m][0]["mode"]})'
+                 + few(by_mode[m]) for v, m in (ours, best)]
+        lines.append((workload, title, *cells,
+                      _why(best[1], key, ours[0], best[0], limit)))
     return lines

@@ -84,8 +84,8 @@ class Document:
         svg = svg[svg.index('<svg'):]
         svg = svg.replace('<svg', f'<svg role="img" aria-label='
                           f'"{html.escape(caption)}"', 1)
-        return (f'<figure id="{name}">{svg}<figcaption>{inline(caption)}</figcaption>'
-                '</figure>')
+        return (f'<figure id="{name}">{svg}'
+                f'<figcaption>{inline(caption)}</figcaption></figure>')
 
 
 def anchor(text):

@@ -74,7 +74,7 @@ def _measured(*results):
 def idle(groups):
     for workload, what, limit in (
             ('idle', 'idle 1 GiB guest, uncapped', 1.05),
-            ('idle-filled', 'the same with 768 MiB in use', 1.05),
+            ('idle-filled', 'idle 1 GiB guest with 768 MiB in use', 1.05),
             ('idle16g', 'idle 16 GiB guest, uncapped', 0.4)):
         promise = f"{what}: total ≤ {limit} × multifd's, median of pairs"
         tlm, multifd = _of(groups, workload, 'tlm', 'multifd')
@@ -101,13 +101,14 @@ def write_heavy(groups):
         for key in ('total_ms', 'bytes'):
             c.times(auto, offline, key, 1.3)
     yield c.line()
-    c = Check("the same: lost work ≤ 1.15 × stop and copy's total",
+    c = Check("write-heavy, `converge=auto`: lost work ≤ 1.15 × stop and copy's "
+              'total time',
               auto, offline)
     if _measured(auto, offline):
         x = mid(auto, 'guest_lost_ms') / mid(offline, 'total_ms')
         c.add(f'{x:.3g} ×', x <= 1.15)
     yield c.line()
-    c = Check('the same: downtime ≤ 330 ms', auto)
+    c = Check('write-heavy, `converge=auto`: downtime ≤ 330 ms', auto)
     if _measured(auto):
         down = mid(auto, 'downtime_ms')
         c.add(f'{down:.0f} ms', down <= 330)
@@ -115,7 +116,7 @@ def write_heavy(groups):
     for mode, name in (('autoconverge', 'auto-converge'),
                        ('multifd-autoconverge', 'multifd, auto-converge')):
         rival, = _of(groups, 'write-heavy', mode)
-        c = Check(f'the same: total ≤ 0.085 × {name}', auto, rival)
+        c = Check(f'write-heavy, `converge=auto`: total ≤ 0.085 × {name}', auto, rival)
         if _measured(auto, rival):
             c.times(auto, rival, 'total_ms', 0.085)
             yield c.line()

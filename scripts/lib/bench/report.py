@@ -100,7 +100,8 @@ def _hosts(results):
     return [f"{line} {', '.join(c)}" for line, c in commits.items()]
 
 
-def _noise(groups):
+def noise(groups):
+    """By how much the runs of a mode differ, at the median of all."""
     spans = [(max(v) - min(v)) / median(v) for v in (
         table.values(results, 'total_ms') for by_mode in groups.values()
         for results in by_mode.values()) if len(v) > 1]
@@ -138,14 +139,20 @@ def overview_rows(groups):
     return found
 
 
+def load(source):
+    """({workload: {mode: [result]}}, [result of scripts/bench-bound]) in the
+    directory @source."""
+    done = plan.load(os.path.join(source, RESULTS))
+    if not done:
+        raise NoResults(f'no results in {os.path.join(source, RESULTS)}')
+    return (listed(plan.by_workload(done)),
+            store.read(os.path.join(source, BOUNDS)))
+
+
 class Report:
     def __init__(self, source, draw=True):
         """Of the results in the directory @source."""
-        done = plan.load(os.path.join(source, RESULTS))
-        if not done:
-            raise NoResults(f'no results in {os.path.join(source, RESULTS)}')
-        self.groups = listed(plan.by_workload(done))
-        self.bounds = store.read(os.path.join(source, BOUNDS))
+        self.groups, self.bounds = load(source)
         tool = os.path.join(env.BUILD, 'tools/tlm-sim')
         self.tool = tool if os.path.exists(tool) else None
         self.document = Document('Live migration by TLM, measured')
@@ -168,9 +175,9 @@ class Report:
         d.text(f'{len(results)} migrations, the last one on {day}. Made by '
                '`scripts/bench`; every run is a line of `results.jsonl`.')
         d.points(_hosts(results))
-        noise = _noise(self.groups)
-        if noise:
-            d.text(f'Noise: total times of the same mode differ by {noise} '
+        spans = noise(self.groups)
+        if spans:
+            d.text(f'Noise: total times of the same mode differ by {spans} '
                    'from the smallest to the largest (median of all modes).')
         if missing_matplotlib():
             d.text(missing_matplotlib())

@@ -12,7 +12,8 @@ def values(results, key):
             r['status'] == 'completed']
 
 
-def _format(fmt, x):
+def fixed(fmt, x):
+    """x in that format."""
     text = fmt.format(x)
     return text.lstrip('-') if not float(text) else text     # no "-0.00"
 
@@ -21,9 +22,9 @@ def spread(results, key, scale=1.0, fmt='{:.2f}'):
     v = [x * scale for x in values(results, key)]
     if not v:
         return NONE
-    text = _format(fmt, median(v))
+    text = fixed(fmt, median(v))
     if len(v) > 1:
-        text += f' ({_format(fmt, min(v))}–{_format(fmt, max(v))})'
+        text += f' ({fixed(fmt, min(v))}–{fixed(fmt, max(v))})'
     return text
 
 
