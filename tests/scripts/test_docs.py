@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Advice in the documents that must not lose what makes it right."""
+"""The documents: advice that must not lose what makes it right, and links."""
 
 import glob
 import os
@@ -37,6 +37,41 @@ class ZeroPages(unittest.TestCase):
                     self.assertIn('9.0', text, path)
                     self.assertIn('none', text, path)
         self.assertGreater(found, 2)
+
+
+def anchors(path):
+    """Of a Markdown file's headings, as GitHub makes them."""
+    with open(path, encoding='utf-8') as f:
+        text = re.sub(r'^(    .*|```.*?^```)$', '', f.read(), flags=re.M)
+    for heading in re.findall(r'^#+ +(.*)$', text, re.M):
+        heading = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', heading)
+        yield re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
+
+
+class Links(unittest.TestCase):
+    LINK = re.compile(r'\]\(([^)\s]+)\)')
+
+    def test_lead_somewhere(self):
+        """To files and headings that there are."""
+        found = 0
+        for page in [os.path.join(ROOT, 'README.md'), *(
+                path for folder in ('docs', 'migration', 'patches', 'tests')
+                for path in glob.glob(os.path.join(ROOT, folder, '**/*.md'),
+                                      recursive=True))]:
+            with open(page, encoding='utf-8') as f:
+                text = re.sub(r'`[^`\n]*`', '', f.read())
+            for link in self.LINK.findall(text):
+                if re.match(r'\w+:', link):
+                    continue
+                found += 1
+                path, _, anchor = link.partition('#')
+                path = os.path.normpath(os.path.join(
+                    os.path.dirname(page), path)) if path else page
+                said = f'{os.path.relpath(page, ROOT)}: {link}'
+                self.assertTrue(os.path.exists(path), said)
+                if anchor:
+                    self.assertIn(anchor, list(anchors(path)), said)
+        self.assertGreater(found, 20)
 
 
 if __name__ == '__main__':
