@@ -2,8 +2,6 @@
 """The part of scripts/demo that comes after the build."""
 
 import argparse
-import importlib.machinery
-import importlib.util
 import os
 import re
 import subprocess
@@ -12,51 +10,46 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
-sys.path.insert(0, os.path.join(ROOT, 'tests/integration'))
+sys.path[:0] = [os.path.join(ROOT, 'python'),
+                os.path.join(ROOT, 'tests/integration')]
 
+from tlm import migrate, options, parser, units         # noqa: E402
+from tlm.errors import MigrateError                     # noqa: E402
+from tlm.figures import duration, rate, size            # noqa: E402
+from tlm.migration import Migration                     # noqa: E402
+from tlm.progress import Display                        # noqa: E402
+from tlm.report import failure, report                  # noqa: E402
 from tlmtest import env, guests, migration              # noqa: E402
 from tlmtest.link import Loopback, ShapedLink           # noqa: E402
 from tlmtest.vm import Vm, VmError, wait_until          # noqa: E402
 
-
-def load(path):
-    """A script without .py as a module."""
-    name = os.path.basename(path).replace('-', '_')
-    loader = importlib.machinery.SourceFileLoader(name, path)
-    module = importlib.util.module_from_spec(
-        importlib.util.spec_from_loader(name, loader))
-    loader.exec_module(module)
-    return module
-
-
-sys.dont_write_bytecode = True
-client = load(os.path.join(ROOT, 'scripts/tlm-migrate'))
-size, rate, duration = client.size, client.rate, client.duration
-
 PAGE = 4096
 BEAT_MS = 50                # between two lines of the guest
 MACHINE = 'pc-i440fx-10.0'
+MBIT = 1_000_000 // 8       # a second, in bytes
+OF_MIGRATE = ('bound', 'converge', 'downtime', 'channels', 'dtx-channels',
+              'set')        # options of "tlm migrate" that the demo has, too
 
 
 def parse():
     p = argparse.ArgumentParser(prog='scripts/demo', add_help=False)
-    client.add_tlm_options(p)
-    p.add_argument('--stock-precopy', type=int, nargs='?', const=30,
-                   metavar='S')
-    p.add_argument('--memory', type=int, default=1024, metavar='MB')
-    p.add_argument('--rate', type=int, default=1000, metavar='MBIT')
+    for option in options.of(options.MIGRATE):
+        if option.name in OF_MIGRATE:
+            parser.add(p, option, options.MIGRATE)
+    p.add_argument('--stock-precopy', type=units.Duration(1000, 's'),
+                   nargs='?', const=30_000, metavar='TIME')
+    p.add_argument('--memory', type=units.Size(512 << 20, 'MiB'),
+                   default=1 << 30, metavar='SIZE')
+    p.add_argument('--rate', type=units.Bandwidth(10 * MBIT, 'Mbit/s'),
+                   default=1000 * MBIT, metavar='RATE')
     p.add_argument('--accel', choices=('tcg', 'kvm'), default='tcg')
     p.add_argument('--destination', metavar='FILE')
     p.add_argument('--keep', action='store_true')
     p.add_argument('--only-parse', action='store_true',
                    help=argparse.SUPPRESS)
     args = p.parse_args()
-    for name, low in (('memory', 512), ('rate', 10), ('channels', 2)):
-        if getattr(args, name) < low:
-            p.error(f'--{name} must be at least {low}')
-    for name in ('stock_precopy', 'bound', 'downtime_limit', 'dtx_channels'):
-        if (getattr(args, name) or 0) < 0:
-            p.error(f"--{name.replace('_', '-')} must not be negative")
+    if args.channels < 2:
+        p.error('--channels must be at least 2')
     if (args.dtx_channels or 0) >= args.channels:
         p.error('--dtx-channels must be less than --channels')
     # Before anything is built: it takes minutes
@@ -98,12 +91,6 @@ def step(text):
     say(f'== {text}')
 
 
-def version(vm):
-    return vm.qmp('query-version')['package'] or '.'.join(
-        str(vm.qmp('query-version')['qemu'][k])
-        for k in ('major', 'minor', 'micro'))
-
-
 class Heartbeat:
     """How long the guest is silent on its serial port, on the way over."""
 
@@ -112,7 +99,7 @@ class Heartbeat:
         self.src_size = -1
         self.last = self.first = None
 
-    def look(self, _info=None):
+    def look(self, _status=None):
         now = time.monotonic()
         if self.first is None:
             size = self.src.serial_size()
@@ -128,7 +115,7 @@ class Heartbeat:
 class Demo:
     def __init__(self, args):
         self.args = args
-        self.params = client.set_up_params(args)
+        self.params = migrate.params_of(args)
         self.dst_binary = args.destination or env.STOCK_QEMU
 
     def run(self):
@@ -150,15 +137,17 @@ class Demo:
 
     def choose_link(self):
         self.link = Loopback()
-        speed = f'{self.args.rate} Mbit/s'
+        mbit = self.args.rate // MBIT
         why = ShapedLink.missing()
         if why:
             say(f'{why}: max-bandwidth takes its place')
-            self.params['max-bandwidth'] = self.args.rate * 1000000 // 8
-            step(f'Cap the migration at {speed} (the switchover is not)')
+            self.params['max-bandwidth'] = self.args.rate
+            step(f'Cap the migration at {mbit} Mbit/s (the switchover is '
+                 'not)')
         else:
-            step(f'Make a link of {speed} between two network namespaces')
-            self.link = ShapedLink(rate=self.args.rate)
+            step(f'Make a link of {mbit} Mbit/s between two network '
+                 'namespaces')
+            self.link = ShapedLink(rate=mbit)
             # The link is the only limit; QEMU's default is 128 MiB/s
             self.params.setdefault('max-bandwidth', 0)
 
@@ -168,18 +157,19 @@ class Demo:
 
     def start_source(self):
         a = self.args
-        ws = a.memory * 3 // 4
+        memory = a.memory >> 20
+        ws = memory * 3 // 4
         self.guest = guests.LinuxGuest(
-            mem_mb=a.memory, machine=MACHINE, ws=ws, beat=BEAT_MS)
+            mem_mb=memory, machine=MACHINE, ws=ws, beat=BEAT_MS)
         # On a busy host Linux may not see its timer tick when it looks
         self.guest.append += ' no_timer_check'
-        step(f'Boot a Linux guest with {a.memory} MB of RAM under {a.accel}')
+        step(f'Boot a Linux guest with {memory} MB of RAM under {a.accel}')
         self.src = self.start_vm('src', env.QEMU, [], self.link.src_netns)
         self.guest.wait_filled(self.src)
         self.guest.wait_alive(self.src)
         say(f'It rewrites {ws} MB of it, at '
             f'{rate(self.write_rate(self.src))}; the link carries '
-            f'{rate(a.rate * 1e6 / 8)}.')
+            f'{rate(a.rate)}.')
 
     def write_rate(self, vm, seconds=2.0):
         """Bytes per second in pages that the guest writes to, as it says."""
@@ -207,33 +197,34 @@ class Demo:
 
     def precopy(self):
         """True if it has completed: then there is nothing left to show."""
-        limit_s = self.args.stock_precopy
-        step(f"QEMU's own pre-copy first, for {limit_s} s at most")
+        limit_s = self.args.stock_precopy / 1000
+        step(f"QEMU's own pre-copy first, for {limit_s:g} s at most")
         dst, uri = self.start_destination()
         params = {k: v for k, v in self.params.items()
                   if not k.startswith('tlm-')}
-        m = client.Migration(self.src.qmp, {'multifd': True}, params)
-        last, began = {}, {}        # round: bytes to send in it
+        m = Migration(self.src.qmp, {'multifd': True}, params)
+        last, began = None, {}      # round: bytes to send in it
 
-        def remember(info):
-            if info.get('status') == 'active' and 'ram' in info:
-                last.update(info['ram'])
-                began.setdefault(last['dirty-sync-count'], last['remaining'])
+        def remember(status):
+            nonlocal last
+            if status.status == 'active' and status.ram:
+                last = status.ram
+                began.setdefault(last.round, last.remaining)
 
         end = time.monotonic() + limit_s
-        with m, client.Display() as display:
-            client.run(m, uri, display, lambda: time.monotonic() > end,
-                       remember)
+        with m, Display() as display:
+            migrate.run(m, uri, display, lambda: time.monotonic() > end,
+                        remember)
         dst.close()
-        if m.status == 'completed':
-            say(f"It has completed in {duration(m.info['total-time'])}: with "
+        if m.status.status == 'completed':
+            say(f'It has completed in {duration(m.status.total_ms)}: with '
                 'a slower link (--rate) it does not.')
             return True
-        if m.status == 'failed':
-            raise VmError(client.failure(m.info))
+        if m.status.status == 'failed':
+            raise VmError(failure(m.status))
         count, left = list(began.items())[-1]
-        say(f"Cut off after {limit_s} s: {size(last['transferred'])} have "
-            f"been sent for {size(last['total'])} of RAM, and round {count} "
+        say(f'Cut off after {limit_s:g} s: {size(last.transferred)} have '
+            f'been sent for {size(last.total)} of RAM, and round {count} '
             f'began with {size(left)} to send.')
         return False
 
@@ -242,19 +233,18 @@ class Demo:
         self.dst = dst
         name = 'unpatched ' if self.dst_binary == env.STOCK_QEMU else ''
         step(f'Migrate it by TLM to {name}QEMU {version(dst)}')
-        m = client.Migration(self.src.qmp, {'multifd': True, 'tlm': True},
-                             self.params)
+        m = Migration(self.src.qmp, {'multifd': True, 'tlm': True},
+                      self.params)
         beat = Heartbeat(self.src, dst)
-        with m, client.Display(
-                limits=self.args.converge == 'auto') as display:
-            client.run(m, uri, display, lambda: False, beat.look)
-        if m.status != 'completed':
-            say(client.failure(m.info))
+        with m, Display(limits=self.args.converge == 'auto') as display:
+            migrate.run(m, uri, display, lambda: False, beat.look)
+        if m.status.status != 'completed':
+            say(failure(m.status))
             for vm in (self.src, dst):
                 if vm.messages():
                     say(f'{vm.name}: {vm.messages().strip()}')
             return False
-        say('\n'.join(client.report(m.info)))
+        say('\n'.join(report(m.status)))
         wait_until(lambda: beat.look() or beat.first is not None, 60,
                    'the destination says something')
         say(f'  guest     silent for {duration(beat.gap_ms())}, as seen on '
@@ -292,7 +282,7 @@ def main():
         return 0
     try:
         return 0 if Demo(args).run() else 1
-    except (VmError, RuntimeError, client.MigrateError) as e:
+    except (VmError, RuntimeError, MigrateError) as e:
         print(f'demo: error: {e}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

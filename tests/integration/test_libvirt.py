@@ -29,7 +29,7 @@ from tlmtest.guests import LinuxGuest
 from tlmtest.virt import Domain, Pair, missing_libvirt
 from tlmtest.vm import VmError, wait_until
 
-TOOL = os.path.join(env.ROOT, 'scripts/tlm-virsh-migrate')
+TOOL = (os.path.join(env.ROOT, 'scripts/tlm'), 'virsh-migrate')
 REPEAT = int(os.environ.get('TLM_REPEAT', '1'))
 # Mbit/s.  At HOLD the working set alone takes more than two minutes
 FAST, HOLD = 2400, 8
@@ -103,9 +103,9 @@ class VirtCase(unittest.TestCase):
                 pair.other(host).uri)
 
     def tool(self, domain, host, *options):
-        """Migrate by tlm-virsh-migrate; returns what it says at the end."""
+        """Migrate by "tlm virsh-migrate"; returns what it says at the end."""
         pair.link.set_rate(HOLD)
-        p = host.popen(TOOL, '--tlm-json',
+        p = host.popen(*TOOL, '--json',
                        *self.words(domain, host, *options),
                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.watch(p)
@@ -136,7 +136,7 @@ class VirtCase(unittest.TestCase):
 
     def begin(self, domain, host, *options):
         """The same, not waiting for its end."""
-        return self.run_at(host, TOOL, *self.words(domain, host, *options))
+        return self.run_at(host, *TOOL, *self.words(domain, host, *options))
 
     def run_at(self, host, *command):
         p = host.popen(*command, stdout=subprocess.PIPE,
@@ -327,7 +327,7 @@ class Observed(VirtCase):
     def test_speed_can_be_set_meanwhile(self):
         domain = self.start(self.a)
         pair.link.set_rate(HOLD)
-        p = self.begin(domain, self.a, *P2P, '--bandwidth', '4')
+        p = self.begin(domain, self.a, *P2P, '--bandwidth', '4MiB/s')
         said = self.wait_line(p.stdout, r'live +\d+ %')
         self.wait_stage(domain, self.a, 'live', p)
         self.assertEqual(self.settings(domain, self.a)[1]['max-bandwidth'],
@@ -360,8 +360,8 @@ class Ended(AtHome):
     """Migrations that do not complete: all is as before."""
 
     def test_dry_run(self):
-        p = self.begin(self.domain, self.a, '--tlm-dry-run', '--tlm-link',
-                       '1Gbit/s', '--tlm-bound', '0.1')
+        p = self.begin(self.domain, self.a, '--dry-run', '--link',
+                       '1Gbit/s', '--bound', '100ms')
         code, out = self.end(p)
         self.assertEqual(code, 3, out)
         self.assertIn('bound 100 ms: cannot be kept', out)
@@ -370,8 +370,8 @@ class Ended(AtHome):
     def test_interrupted(self):
         for mode in (P2P, DIRECT):
             with self.step(mode=mode):
-                p = self.begin(self.domain, self.a, *mode, '--tlm-bound',
-                               '3000')
+                p = self.begin(self.domain, self.a, *mode, '--bound',
+                               '3000s')
                 self.wait_stage(self.domain, self.a, 'live', p)
                 self.assertNotEqual(self.settings(self.domain, self.a),
                                     self.before)
@@ -393,7 +393,7 @@ class Ended(AtHome):
             cases = [(s, m) for s, _ in cases for m in (P2P, DIRECT)]
         for signum, mode in cases:
             with self.step(signum=signum, mode=mode):
-                p = self.run_at(self.a, 'setsid', TOOL,
+                p = self.run_at(self.a, 'setsid', *TOOL,
                                 *self.words(self.domain, self.a, *mode))
                 self.wait_stage(self.domain, self.a, 'live', p)
                 os.killpg(child_of(p), signum)
@@ -414,15 +414,15 @@ class Ended(AtHome):
                 self.assert_nothing_changed()
 
     def test_bound_out_of_reach(self):
-        p = self.begin(self.domain, self.a, '--tlm-bound', '1',
-                       '--tlm-bound-action', 'cancel')
+        p = self.begin(self.domain, self.a, '--bound', '1s',
+                       '--bound-action', 'cancel')
         code, out = self.end(p)
         self.assertEqual(code, 1, out)
         self.assertIn('The time bound of 1000 ms cannot be kept', out)
         self.assert_nothing_changed()
 
     def test_refused_parameter(self):
-        p = self.begin(self.domain, self.a, '--tlm-set', 'tlm-epoch=5')
+        p = self.begin(self.domain, self.a, '--set', 'tlm-epoch=5')
         code, out = self.end(p)
         self.assertEqual(code, 1, out)
         self.assertIn("'tlm-epoch' expects", out)
@@ -445,8 +445,8 @@ class Ended(AtHome):
                     '[ "$1" != migrate ] || exec sleep 1000\n')
         os.chmod(fake, 0o755)
         code, out = self.end(self.run_at(
-            self.a, 'env', f'PATH={pair.dir}:/usr/bin:/bin', TOOL,
-            '--tlm-bound', '1', '--tlm-bound-action', 'cancel',
+            self.a, 'env', f'PATH={pair.dir}:/usr/bin:/bin', *TOOL,
+            '--bound', '1s', '--bound-action', 'cancel',
             *self.words(self.domain, self.a)))
         self.assertEqual(code, 1, out)
         self.assertIn('virsh did not notice', out)
@@ -486,7 +486,7 @@ class Storage(VirtCase):
     def test_disks_are_in_the_bound(self):
         # The cap is for the memory, which is to last until it was looked at
         p = self.begin(self.domain, self.a, *P2P, '--copy-storage-all',
-                       '--bandwidth', '4', '--tlm-bound', '600')
+                       '--bandwidth', '4MiB/s', '--bound', '10min')
         said = self.wait_line(p.stdout, r'disks +\d+ %.* left.*bound in \d')
         begun = time.monotonic()        # or earlier
         self.assert_copying()
@@ -518,7 +518,7 @@ class Storage(VirtCase):
     def test_bound_passes_while_disks_are_copied(self):
         """The guest writes as fast as is copied: that would never end."""
         p = self.begin(self.domain, self.a, '--copy-storage-all',
-                       '--tlm-bound', '4', '--tlm-bound-action', 'cancel')
+                       '--bound', '4s', '--bound-action', 'cancel')
         said = self.wait_line(p.stdout, r'disks +\d+ %')
         self.assert_copying()
         # from now on there is a job, or the tool has cancelled it
@@ -534,7 +534,7 @@ class Storage(VirtCase):
 
     def test_bound_that_may_be_overrun(self):
         p = self.begin(self.domain, self.a, *P2P, '--copy-storage-all',
-                       '--tlm-bound', '2')
+                       '--bound', '2s')
         said = self.wait_line(p.stdout, r'The bound of 2.00 s has passed '
                               'while disks are copied')
         self.assert_copying()
@@ -561,8 +561,8 @@ class Refused(VirtCase):
         for words, why in (
                 (['--tunnelled', '--p2p'], 'in one stream'),
                 (['--postcopy'], 'post-copy'),
-                (['--timeout', '9', '--timeout-postcopy'], '--tlm-bound'),
-                (['--auto-converge'], '--tlm-converge'),
+                (['--timeout', '9', '--timeout-postcopy'], '--bound'),
+                (['--auto-converge'], '--converge'),
                 (['--compressed'], 'xbzrle'),
                 (['--comp-methods', 'mt,xbzrle'], "'mt'"),
                 (['--offline'], 'no memory'),
@@ -572,7 +572,7 @@ class Refused(VirtCase):
                 (['x', 'x', 'x', 'x', 'x'], "what is 'x'")):
             with self.subTest(words=words):
                 code, out = self.end(self.run_at(
-                    self.a, TOOL, 'guest', self.b.uri, *words))
+                    self.a, *TOOL, 'guest', self.b.uri, *words))
                 self.assertEqual(code, 2, out)
                 self.assertIn(why, out)
 
@@ -582,7 +582,7 @@ class Refused(VirtCase):
         code, out = self.end(self.begin(domain, self.a))
         self.assertEqual(code, 1, out)
         self.assertIn("this QEMU has no capability 'tlm'", out)
-        code, out = self.end(self.run_at(self.a, TOOL, 'nobody',
+        code, out = self.end(self.run_at(self.a, *TOOL, 'nobody',
                                          self.b.uri))
         self.assertEqual(code, 1, out)
         self.assertIn('nobody', out)
@@ -625,8 +625,8 @@ class Overcommit(VirtCase):
         before = self.placement(domain)
         self.assertEqual(len(set(before[0].values())), 2)
         pair.link.set_rate(HOLD)
-        p = self.begin(domain, self.a, '--tlm-overcommit', '0.01-(1)',
-                       '--tlm-set', f'tlm-overcommit-cpus={self.cpus[0]}')
+        p = self.begin(domain, self.a, '--overcommit', '0.01-(1)',
+                       '--set', f'tlm-overcommit-cpus={self.cpus[0]}')
         wait_until(lambda: len(set(self.masks(domain).values())) == 1,
                    60, 'all vCPUs are on one CPU')
         return domain, before, p

@@ -82,8 +82,10 @@ class Early(unittest.TestCase):
     def test_demo_numbers(self):
         self.refused('--dtx-channels must be less than --channels',
                      'scripts/demo', '--dtx-channels', '2')
-        self.refused('--bound must not be negative',
+        self.refused("--bound: '-1': write a time as 20s",
                      'scripts/demo', '--bound', '-1')
+        self.refused("--memory: '100MiB': must be at least 512",
+                     'scripts/demo', '--memory', '100MiB')
 
     def test_check_suite(self):
         self.refused("there is no suite 'units'",

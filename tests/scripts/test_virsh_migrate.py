@@ -1,32 +1,37 @@
 #!/usr/bin/python3
 #
-# scripts/tlm-virsh-migrate without libvirt: arguments, the conversation with
-# virsh, and the vCPU threads that it moves
+# tlm virsh-migrate without libvirt: arguments, the conversation with virsh,
+# and the vCPU threads that it moves
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-import argparse
-import importlib.machinery
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import types
 import unittest
 from unittest import mock
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), '../..'))
+TOOL = os.path.join(ROOT, 'scripts/tlm')
 
 sys.dont_write_bytecode = True
-tool = types.ModuleType('tlm_virsh_migrate')
-tool.__file__ = os.path.join(ROOT, 'scripts/tlm-virsh-migrate')
-importlib.machinery.SourceFileLoader(
-    tool.__name__, tool.__file__).exec_module(tool)
+sys.path.insert(0, os.path.join(ROOT, 'python'))
+
+from tlm import migration, units                            # noqa: E402
+from tlm.errors import MigrateError                         # noqa: E402
+from tlm.virsh import arguments, command                    # noqa: E402
+from tlm.virsh import placer as placers                     # noqa: E402
+from tlm.virsh.disks import Disks                           # noqa: E402
+from tlm.virsh.domain import Domain                         # noqa: E402
+from tlm.virsh.placer import Placer, cpu_list               # noqa: E402
+from tlm.virsh.shell import Lost, Virsh, plain_language     # noqa: E402
 
 # As virsh 9.0 and 11.3 print it, but for what is in between
 HELP = '''
@@ -159,10 +164,10 @@ RAM_INFO = {'transferred': 1 << 20, 'remaining': 1 << 20, 'total': 2 << 20,
 
 
 class Arguments(unittest.TestCase):
-    options = tool.known_options(HELP)
+    options = arguments.known_options(HELP)
 
     def split(self, *words):
-        return tool.split(words, self.options)
+        return arguments.split(words, self.options)
 
     def test_options_and_places_in_any_order(self):
         wanted = {'domain': 'vm1', 'desturi': 'qemu:///x', 'p2p': True,
@@ -188,24 +193,32 @@ class Arguments(unittest.TestCase):
                     {'parallel-connections': '1'}):
             with self.subTest(bad=bad):
                 with self.assertRaises(ValueError):
-                    tool.check_mode(bad)
-        tool.check_mode({'p2p': True, 'comp-methods': 'zstd',
+                    arguments.check_mode(bad)
+        arguments.check_mode({'p2p': True, 'comp-methods': 'zstd',
                          'parallel-connections': '4',
                          'migrateuri': 'tcp://h'})
 
-    def test_steps(self):
-        self.assertEqual(tool.parse_steps('0.2-(4),.5-(2)'),
-                         [{'progress': 20.0, 'cpus': 4},
-                          {'progress': 50.0, 'cpus': 2}])
-        for bad in ('50-(2)', '0.5-2', '0.5', ''):
-            with self.subTest(bad=bad):
-                with self.assertRaises(argparse.ArgumentTypeError):
-                    tool.parse_steps(bad)
+    def test_names_of_the_old_command(self):
+        """A virsh with patches would know some of them."""
+        with self.assertRaisesRegex(ValueError, "'--bound' here"):
+            self.split('vm1', 'u', '--tlm-bound', '20')
+        for old_name, flag in ((None, '--converge'),
+                               ('tlm-virsh-migrate', '--tlm-converge')):
+            with self.subTest(old_name=old_name):
+                with self.assertRaisesRegex(ValueError, f' {flag}$'):
+                    arguments.check_mode({'auto-converge': True}, old_name)
+
+    def test_bandwidth(self):
+        """libvirt has it in MiB/s."""
+        for rate, wanted in ((0, '0'), (300_000_000, '286'), (1 << 20, '1')):
+            self.assertEqual(arguments.mib(rate), wanted)
+        with self.assertRaises(ValueError):
+            arguments.mib((1 << 20) - 1)
 
     def test_cpu_list(self):
-        self.assertEqual(tool.cpu_list('0-3,8'), {0, 1, 2, 3, 8})
-        self.assertEqual(tool.cpu_list(8), {8})
-        self.assertEqual(tool.cpu_list(''), set())
+        self.assertEqual(cpu_list('0-3,8'), {0, 1, 2, 3, 8})
+        self.assertEqual(cpu_list(8), {8})
+        self.assertEqual(cpu_list(''), set())
 
 
 class Conversation(unittest.TestCase):
@@ -216,24 +229,24 @@ class Conversation(unittest.TestCase):
         with open(path, 'w') as f:
             f.write(FAKE_VIRSH)
         os.chmod(path, 0o755)
-        self.virsh = tool.Virsh(None)
+        self.virsh = Virsh(None)
         self.virsh.command = [path]
         self.addCleanup(self.virsh.close)
-        self.qmp = tool.Qmp(self.virsh, "it's")
+        self.domain = Domain(self.virsh, "it's")
 
     def test_answers(self):
         for _ in range(3):
-            self.assertEqual(self.qmp('query-migrate'),
+            self.assertEqual(self.domain('query-migrate'),
                              {'status': 'active'})
-            self.assertEqual(self.qmp.state(), 'running')
+            self.assertEqual(self.domain.state(), 'running')
 
     def test_errors(self):
-        with self.assertRaisesRegex(tool.MigrateError,
+        with self.assertRaisesRegex(MigrateError,
                                     "failed to get domain 'unknown'"):
             self.virsh('dominfo', 'unknown')
-        self.assertEqual(self.qmp.state(), 'running')
-        with self.assertRaisesRegex(tool.MigrateError, 'bad epoch'):
-            self.qmp('migrate-set-parameters', tlm_epoch=5)
+        self.assertEqual(self.domain.state(), 'running')
+        with self.assertRaisesRegex(MigrateError, 'bad epoch'):
+            self.domain('migrate-set-parameters', tlm_epoch=5)
 
     def test_libvirt_gone_or_domain_gone(self):
         for message in ('Disconnected from qemu:///system due to end of file',
@@ -244,29 +257,29 @@ class Conversation(unittest.TestCase):
                         'Connection refused',
                         'no valid connection'):
             with self.subTest(message=message):
-                with self.assertRaises(tool.Lost):
+                with self.assertRaises(Lost):
                     self.virsh('says', message)
-                with self.assertRaises(tool.Lost):
-                    tool.Qmp(self.virsh, 'says ' + message).state()
+                with self.assertRaises(Lost):
+                    Domain(self.virsh, 'says ' + message).state()
         for message in ("failed to get domain 'vm1'", 'Domain not found: x',
                         'no domain with matching name'):
             with self.subTest(message=message):
-                self.assertIsNone(tool.Qmp(self.virsh,
+                self.assertIsNone(Domain(self.virsh,
                                            'says ' + message).state())
         # Whatever else it may be
-        with self.assertRaises(tool.Lost):
-            tool.Qmp(self.virsh, 'says Timed out during operation').state()
+        with self.assertRaises(Lost):
+            Domain(self.virsh, 'says Timed out during operation').state()
 
     def test_language(self):
         with mock.patch.dict(os.environ, LANGUAGE='de', LC_ALL='de_DE'):
-            env = tool.plain_language()
+            env = plain_language()
         self.assertNotIn('LANGUAGE', env)
         self.assertEqual(env['LC_ALL'], 'C.UTF-8')
 
     def test_virsh_that_ends_is_started_again(self):
-        with self.assertRaises(tool.Lost):
+        with self.assertRaises(Lost):
             self.virsh('gone')
-        self.assertEqual(self.qmp.state(), 'running')
+        self.assertEqual(self.domain.state(), 'running')
 
 
 class WholeMigration(unittest.TestCase):
@@ -279,6 +292,7 @@ class WholeMigration(unittest.TestCase):
         self.write('virsh', MIGRATING_VIRSH.format(help=HELP))
         os.chmod(self.path('virsh'), 0o755)
         self.env = dict(os.environ, PATH=f'{self.dir}:/usr/bin:/bin')
+        self.tool = (TOOL, 'virsh-migrate')
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -314,9 +328,8 @@ class WholeMigration(unittest.TestCase):
 
     def start(self, *options, **kwargs):
         p = subprocess.Popen(
-            [sys.executable, tool.__file__, *(options or ('vm1', 'qemu:///x',
-                                                          '--p2p'))],
-            env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [sys.executable, *self.tool,
+             *(options or ('vm1', 'qemu:///x', '--p2p'))], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, process_group=0, **kwargs)
         self.addCleanup(p.stdout.close)
         self.addCleanup(p.wait)
@@ -429,15 +442,18 @@ class WholeMigration(unittest.TestCase):
         self.assert_cleaned_up()
 
     def test_libvirtd_away_for_good(self):
-        with open(tool.__file__) as f:
-            source = f.read()
-        impatient = self.path('tlm-virsh-migrate')
-        self.write('tlm-virsh-migrate',
-                   source.replace('RETURN_S = 180 ', 'RETURN_S = 1 '))
-        for name in ('tlm-migrate', 'tlm-estimate'):
-            os.symlink(os.path.join(ROOT, 'scripts', name), self.path(name))
-        with mock.patch.object(tool, '__file__', impatient):
-            p, virsh = self.hold()
+        for name in ('scripts/tlm', 'python/tlm'):
+            os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+            path = os.path.join(ROOT, name)
+            (shutil.copytree if os.path.isdir(path) else shutil.copy)(
+                path, self.path(name))
+        name = 'python/tlm/virsh/migration.py'
+        source = self.content(name)
+        impatient = source.replace('RETURN_S = 180 ', 'RETURN_S = 1 ')
+        self.assertNotEqual(impatient, source)
+        self.write(name, impatient)
+        self.tool = (self.path('scripts/tlm'), 'virsh-migrate')
+        p, virsh = self.hold()
         self.write('lost', '1000000')
         os.kill(virsh, signal.SIGKILL)
         code, out = self.end(p)
@@ -464,7 +480,7 @@ class WholeMigration(unittest.TestCase):
         self.write('ask')
         pid, fd = pty.fork()
         if not pid:
-            os.execve(sys.executable, [sys.executable, tool.__file__, 'vm1',
+            os.execve(sys.executable, [sys.executable, *self.tool, 'vm1',
                                        'qemu:///x'], self.env)
         self.addCleanup(os.close, fd)
         os.write(fd, b'secret\n')
@@ -480,10 +496,23 @@ class WholeMigration(unittest.TestCase):
 
     def test_wrong_usage(self):
         self.tell(('active', 'live'))
-        for words, why in ((['--tlm-converge', 'vm1', 'u'], 'invalid choice'),
-                           (['vm1', 'u', '--tlm-bound', 'inf'], 'finite'),
+        for words, why in ((['--converge', 'vm1', 'u'], 'invalid choice'),
+                           (['vm1', 'u', '--bound', 'inf'], 'write a time'),
+                           (['vm1', 'u', '--bound', '20'], 'which unit'),
                            (['vm1', 'u', '-k', '5'], "'-k' is no option"),
-                           (['vm1', 'u', '--', '--p2p'], "'--' is not")):
+                           (['vm1', 'u', '--', '--p2p'], "'--' is not"),
+                           (['vm1', 'u', '--link', '1Gbit/s'],
+                            '--link is for --dry-run only'),
+                           (['vm1', 'u', '--bandwidth', '1kB/s'], 'no cap')):
+            with self.subTest(words=words):
+                code, out = self.end(self.start(*words))
+                self.assertEqual(code, 2, out)
+                self.assertIn(why, out)
+        self.tool = (os.path.join(ROOT, 'scripts/tlm-virsh-migrate'),)
+        for words, why in ((['vm1', 'u', '--tlm-link', '1Gbit/s'],
+                            '--tlm-link is for --tlm-dry-run only'),
+                           (['vm1', 'u', '--tlm-bound', 'x'],
+                            'write a time')):
             with self.subTest(words=words):
                 code, out = self.end(self.start(*words))
                 self.assertEqual(code, 2, out)
@@ -496,12 +525,13 @@ class WholeMigration(unittest.TestCase):
 
     def test_dry_run_without_a_rate(self):
         self.tell(('active', 'live'))
-        for words, why in (([], 'what the link carries'),
-                           (['--bandwidth', 'x'], 'a number of MiB/s')):
+        for words, wanted, why in (
+                ([], 1, 'what the link carries'),
+                (['--bandwidth', 'x'], 2, 'write a bandwidth')):
             with self.subTest(words=words):
-                code, out = self.end(self.start('vm1', 'u', '--tlm-dry-run',
+                code, out = self.end(self.start('vm1', 'u', '--dry-run',
                                                 *words))
-                self.assertEqual(code, 1, out)
+                self.assertEqual(code, wanted, out)
                 self.assertIn(why, out)
 
 
@@ -513,13 +543,13 @@ class CopiedDisks(unittest.TestCase):
         return {'type': 'mirror', 'offset': offset, 'len': length}
 
     def look(self, *samples):
-        disks = tool.Disks()
+        disks = Disks()
         for now, *jobs in samples:
             self.assertTrue(disks.look([self.job(*j) for j in jobs], now))
         return disks
 
     def test_nothing_yet(self):
-        disks = tool.Disks()
+        disks = Disks()
         self.assertFalse(disks.look([], 3))
         self.assertIsNone(disks.began)
 
@@ -559,8 +589,8 @@ class Settings(unittest.TestCase):
             if command == 'migrate-set-parameters':
                 sent.update(arguments)
             return known if command == 'query-migrate-parameters' else []
-        with tool.client.Migration(qmp, {}, dict(map(
-                tool.client.parse_setting,
+        with migration.Migration(qmp, {}, dict(map(
+                units.setting,
                 ('tlm-overcommit-cpus=1', 'tlm-epoch=100', 'tlm-dtx=off',
                  'tlm-cgroup=on')))):
             self.assertEqual(sent, {'tlm-overcommit-cpus': '1',
@@ -569,24 +599,24 @@ class Settings(unittest.TestCase):
         self.assertEqual(sent, known)
 
     def migrate(self, placer, **params):
-        """tool.migrate() with nothing behind it; what happens in turn."""
+        """command.migrate() with nothing behind it; what happens in turn."""
         events = []
         if placer:
             placer.place.side_effect = lambda n: events.append(f'place {n}')
-        migration = mock.MagicMock()
-        migration.__exit__.side_effect = lambda *_: events.append('settle')
+        fake = mock.MagicMock()
+        fake.__exit__.side_effect = lambda *_: events.append('settle')
         with mock.patch.multiple(
-                tool, run=mock.Mock(side_effect=KeyboardInterrupt),
-                Migration=mock.Mock(return_value=migration)), \
-             mock.patch.object(tool.Placer, 'for_domain',
+                command, run=mock.Mock(side_effect=KeyboardInterrupt),
+                Migration=mock.Mock(return_value=fake)), \
+             mock.patch.object(placers.Placer, 'for_domain',
                                return_value=placer), \
              mock.patch.object(signal, 'signal'), \
              self.assertRaises(KeyboardInterrupt):
-            tool.migrate(mock.MagicMock(), None, {}, params, sys.stdout)
+            command.migrate(mock.MagicMock(), None, {}, params, sys.stdout)
         return events
 
     def test_vcpus_are_back_before_libvirtd(self):
-        placer = mock.Mock(spec=tool.Placer, trouble=None)
+        placer = mock.Mock(spec=Placer, trouble=None)
         for params in ({'tlm-overcommit': [{}]},
                        {'tlm-overcommit-method': 'event'}):
             with self.subTest(params=params):
@@ -594,7 +624,7 @@ class Settings(unittest.TestCase):
                 self.assertEqual(events, ['place 0', 'settle'])
 
     def test_event_that_nobody_answers(self):
-        with self.assertRaisesRegex(tool.MigrateError, 'only root'):
+        with self.assertRaisesRegex(MigrateError, 'only root'):
             self.migrate(None, **{'tlm-overcommit-method': 'event'})
 
 
@@ -620,7 +650,7 @@ class Threads(unittest.TestCase):
     def test_there_and_back(self):
         os.sched_setaffinity(self.ids[0], {self.cpus[1]})
         before = self.masks()
-        placer = tool.Placer(self.ids)
+        placer = Placer(self.ids)
         self.assertEqual(self.masks(), before)
         placer.place(1)
         self.assertEqual(self.masks(), [{self.cpus[0]}] * 2)
@@ -631,14 +661,14 @@ class Threads(unittest.TestCase):
         self.assertIsNone(placer.trouble)
 
     def test_named_cpus(self):
-        placer = tool.Placer(self.ids, {self.cpus[1]})
+        placer = Placer(self.ids, {self.cpus[1]})
         placer.place(1)
         self.assertEqual(self.masks(), [{self.cpus[1]}] * 2)
         placer.place(0)
 
     def test_thread_of_somebody_else(self):
         """QEMU has ended, and its thread's number is in use again."""
-        placer = tool.Placer(self.ids)
+        placer = Placer(self.ids)
         placer.started[self.ids[0]] = '1'
         before = self.masks()
         placer.place(1)
@@ -647,7 +677,7 @@ class Threads(unittest.TestCase):
         self.assertEqual(self.masks(), before)
 
     def test_thread_that_has_ended(self):
-        placer = tool.Placer(self.ids)
+        placer = Placer(self.ids)
         self.end.set()
         for t in self.threads:
             t.join()

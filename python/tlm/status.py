@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What query-migrate says: the only place that knows its members' names.
+
+Times are in milliseconds, amounts in bytes, rates in bytes per second, shares
+from 0 to 1, as far as not said otherwise.
+"""
+
+FINAL = ('completed', 'failed', 'cancelled')
+
+
+class Tlm:
+    """Member "tlm" of an answer."""
+
+    def __init__(self, members):
+        self._members = members
+
+    # Where it is
+
+    @property
+    def stage(self):
+        return self._members['stage']
+
+    @property
+    def progress(self):
+        """In percent."""
+        return self._members['progress']
+
+    @property
+    def decision(self):
+        return self._members['decision']
+
+    # What is predicted; 0 while nothing is known
+
+    @property
+    def eta(self):
+        return self._members['eta']
+
+    @property
+    def predicted_total(self):
+        return self._members['predicted-total']
+
+    @property
+    def predicted_downtime(self):
+        return self._members['predicted-downtime']
+
+    @property
+    def downtime_reachable(self):
+        return self._members['downtime-reachable']
+
+    @property
+    def bound_reachable(self):
+        return self._members['bound-reachable']
+
+    @property
+    def slack(self):
+        """Bound less predicted total; None: there is no bound."""
+        return self._members.get('slack')
+
+    # Link and guest
+
+    @property
+    def bandwidth(self):
+        """On the wire, as the planner has measured it; 0: not known."""
+        return self._members['bandwidth']
+
+    @property
+    def dirty_rate(self):
+        return self._members['dirty-rate']
+
+    @property
+    def guest_speed(self):
+        return self._members['guest-speed']
+
+    @property
+    def lost_work(self):
+        return self._members['lost-work']
+
+    # RAM
+
+    @property
+    def mtx_bytes(self):
+        return self._members['mtx-bytes']
+
+    @property
+    def dtx_bytes(self):
+        return self._members['dtx-bytes']
+
+    @property
+    def stop_bytes(self):
+        return self._members['stop-bytes']
+
+    @property
+    def resent_bytes(self):
+        return self._members['resent-bytes']
+
+    @property
+    def skipped_bytes(self):
+        return self._members['skipped-bytes']
+
+    @property
+    def epochs(self):
+        return self._members['epochs']
+
+    # Over-commit
+
+    @property
+    def overcommit_cpus(self):
+        """Host CPUs for all vCPUs; None: as many as ever."""
+        return self._members.get('overcommit-cpus')
+
+    @property
+    def overcommit_by_event(self):
+        """Whether somebody else than QEMU has to place the vCPUs."""
+        return self._members.get('overcommit-method') == 'event'
+
+    # After the end
+
+    def downtime_parts(self):
+        """(what, microseconds) for each part, in the order of time."""
+        parts = self._members['downtime']
+        return [('stopping', parts['vm-stop']), ('dirty log', parts['sync']),
+                ('RAM', parts['ram']), ('held', parts['hold']),
+                ('devices', parts['device']),
+                ('switchover', parts['switchover'])]
+
+
+class Ram:
+    """Member "ram" of an answer, as for every migration."""
+
+    def __init__(self, members):
+        self._members = members
+
+    @property
+    def total(self):
+        return self._members['total']
+
+    @property
+    def transferred(self):
+        """On the wire."""
+        return self._members['transferred']
+
+    @property
+    def remaining(self):
+        return self._members['remaining']
+
+    @property
+    def round(self):
+        """How often the dirty log was synced."""
+        return self._members['dirty-sync-count']
+
+
+class Status:
+    """One answer of query-migrate; @answer is {} if there was none."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __bool__(self):
+        return bool(self.answer)
+
+    @property
+    def status(self):
+        return self.answer.get('status', 'none')
+
+    @property
+    def final(self):
+        """Nothing is under way."""
+        return self.status in ('none', *FINAL)
+
+    @property
+    def error(self):
+        return self.answer.get('error-desc')
+
+    @property
+    def total_ms(self):
+        """Since the start; None: not known."""
+        return self.answer.get('total-time')
+
+    @property
+    def downtime_ms(self):
+        return self.answer['downtime']
+
+    @property
+    def ram(self):
+        """None: not yet there."""
+        return Ram(self.answer['ram']) if 'ram' in self.answer else None
+
+    @property
+    def tlm(self):
+        """None: this is no migration by TLM, or not yet."""
+        return Tlm(self.answer['tlm']) if 'tlm' in self.answer else None
+
+    @property
+    def without_tlm(self):
+        """It is under way, or over, and it is not by TLM."""
+        return self.status in ('active', 'completed') and \
+            self.ram is not None and self.tlm is None

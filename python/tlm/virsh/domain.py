@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A domain at the source: its monitor, its state, libvirt's job."""
+
+import json
+import re
+
+from ..errors import MigrateError
+from .shell import Lost
+
+GONE = re.compile(
+    r'failed to get domain|Domain not found|no domain with matching')
+
+
+class Domain:
+    """Call it to speak QMP: domain('query-migrate')."""
+
+    def __init__(self, virsh, name):
+        self.virsh, self.name = virsh, name
+
+    def __call__(self, command, **arguments):
+        arguments = {k.replace('_', '-'): v for k, v in arguments.items()}
+        out = self.virsh('qemu-monitor-command', self.name, json.dumps(
+            {'execute': command, 'arguments': arguments}))
+        # members in any order; what virsh repeats begins with "execute"
+        found = re.findall(r'\{"(?:return|error|id)":.*\}', out)
+        if not found:
+            raise MigrateError(f'{command}: no answer from QEMU: {out!r}')
+        reply = json.loads(found[-1])
+        if 'error' in reply:
+            raise MigrateError(f"{command}: {reply['error']['desc']}")
+        return reply['return']
+
+    def state(self):
+        """As "virsh domstate" has it; None: there is no such domain."""
+        try:
+            out = self.virsh('domstate', self.name)
+        except MigrateError as e:
+            if isinstance(e, Lost) or not GONE.search(str(e)):
+                raise Lost(str(e)) from None
+            return None
+        # what virsh repeats of its input is no state
+        found = re.search(r'(?:^|# |> )(running|idle|paused|in shutdown|'
+                          r'shut off|crashed|pmsuspended)\s*$', out, re.M)
+        if not found:
+            raise Lost(f'domstate: {out!r}')
+        return found[1]
+
+    def check_runs(self):
+        """Raises MigrateError if there is nothing to migrate."""
+        if self.state() not in ('running', 'idle', 'paused'):
+            self.virsh('domstate', self.name)       # its message, if any
+            raise MigrateError(f"domain '{self.name}' does not run")
+
+    def job(self):
+        """Whether libvirt does something with it."""
+        try:
+            out = self.virsh('domjobinfo', self.name)
+        except Lost:
+            raise
+        except MigrateError as e:
+            if 'domain is not running' in str(e) or GONE.search(str(e)):
+                return False
+            raise
+        return not re.search(r'Job type: +None', out)
+
+    def abort_job(self):
+        """If there is one, and libvirt is there."""
+        try:
+            self.virsh('domjobabort', self.name)
+        except MigrateError:
+            pass
