@@ -8,20 +8,15 @@ import subprocess
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.abspath(__file__))))
-sys.path[:0] = [os.path.join(ROOT, 'python'),
-                os.path.join(ROOT, 'tests/integration')]
-
-from tlm import migrate, options, parser, units         # noqa: E402
-from tlm.errors import MigrateError                     # noqa: E402
-from tlm.figures import duration, rate, size            # noqa: E402
-from tlm.migration import Migration                     # noqa: E402
-from tlm.progress import Display                        # noqa: E402
-from tlm.report import failure, report                  # noqa: E402
-from tlmtest import env, guests, migration              # noqa: E402
-from tlmtest.link import Loopback, ShapedLink           # noqa: E402
-from tlmtest.vm import Vm, VmError, wait_until          # noqa: E402
+from tlm import migrate, options, parser, units
+from tlm.errors import MigrateError
+from tlm.figures import duration, rate, size
+from tlm.migration import Migration
+from tlm.progress import Display
+from tlm.report import failure, report
+from tlmtest import env, guests, migration
+from tlmtest.link import Loopback, ShapedLink
+from tlmtest.vm import Vm, VmError, wait_until
 
 PAGE = 4096
 BEAT_MS = 50                # between two lines of the guest

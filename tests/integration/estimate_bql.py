@@ -4,8 +4,8 @@
 # rewrites a large working set: the slowest answers of QMP, and how long the
 # BQL was held to clear the dirty log.  Not a test.
 #
-#   tests/integration/estimate_bql.py [--mem MIB] [--ws MIB] [--window MS]
-#                                     [--accel tcg|kvm]
+#   PYTHONPATH=python tests/integration/estimate_bql.py
+#       [--mem MIB] [--ws MIB] [--window MS] [--accel tcg|kvm]
 #
 # TLM_QEMU is the binary to measure.
 #

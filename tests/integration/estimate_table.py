@@ -4,9 +4,9 @@
 # migration over a shaped link would take, migrate to the stock QEMU, and
 # print both.  Not a test; docs/estimate.md has its table.
 #
-#   tests/integration/estimate_table.py [--rate MBIT] [--repeat N]
-#                                       [--downtime-limit MS] [--window MS]
-#                                       [--accel tcg|kvm]
+#   PYTHONPATH=python tests/integration/estimate_table.py
+#       [--rate MBIT] [--repeat N] [--downtime-limit MS] [--window MS]
+#       [--accel tcg|kvm]
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 

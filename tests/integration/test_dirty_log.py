@@ -127,7 +127,7 @@ class NoManualProtect(TlmCase):
         subprocess.run(
             ['gcc', '-O2', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC',
              '-o', cls.preload,
-             os.path.join(env.ROOT, 'tests/integration/tlmtest/'
+             os.path.join(env.ROOT, 'python/tlmtest/'
                           'no-manual-protect.c')], check=True)
 
     def start_vm(self, name, binary, args, netns=None):

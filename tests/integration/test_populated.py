@@ -368,7 +368,7 @@ class MovedShared(MigrationCase):
             subprocess.run(
                 ['gcc', '-O2', '-Wall', '-Werror', '-shared', '-fPIC',
                  '-o', preload,
-                 os.path.join(env.ROOT, 'tests/integration/tlmtest/'
+                 os.path.join(env.ROOT, 'python/tlmtest/'
                               'seek-hole.c')], check=True)
             guest = self.guest()
             self.addCleanup(guest.close)

@@ -20,19 +20,15 @@ import time
 import unittest
 import xml.etree.ElementTree as ElementTree
 
+from bench import (claims, docs, linux, order, plan, promises, report, run,
+                   series, sim, store, table, timeline)
+from bench.modes import MODES
+from bench.workloads import WORKLOADS
+import mkbench          # tlmtest.env, which bench imports, knows where it is
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
-sys.path[:0] = [os.path.join(ROOT, 'scripts/lib'),
-                os.path.join(ROOT, 'tests/integration'),
-                os.path.join(ROOT, 'tests/guest/linux'),
-                os.path.join(ROOT, 'tests/guest/rom')]
 
-import mkbench                              # noqa: E402
-from bench import (claims, facts, figures, linux, order,   # noqa: E402
-                   plan, promises, report, run, schemes, series, sim, store,
-                   svg, table, timeline)
-from bench.modes import MODES                               # noqa: E402
-from bench.workloads import WORKLOADS                       # noqa: E402
 
 RATE = 750000           # pages/s of the synthetic guest
 LINK = 300e6            # bytes/s

@@ -20,20 +20,17 @@ import threading
 import time
 import unittest
 
+import tlm
+from tlm import completion, figures, manpage, options
+from tlm import parser as parsers
+from tlm import progress, units
+from tlm.status import Status
+
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), '../..'))
 BUILD = os.environ.get('TLM_BUILD', os.path.join(ROOT, 'build'))
 PACKAGE = os.path.join(ROOT, 'python/tlm')
 LAUNCHER = os.path.join(ROOT, 'scripts/tlm')
 MODULE_LINES = 300
-
-sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.join(ROOT, 'python'))
-
-import tlm                                                  # noqa: E402
-from tlm import completion, figures, manpage, options       # noqa: E402
-from tlm import parser as parsers                           # noqa: E402
-from tlm import progress, units                             # noqa: E402
-from tlm.status import Status                               # noqa: E402
 
 COMMANDS = tuple(options.COMMANDS)
 

@@ -18,20 +18,18 @@ import time
 import unittest
 from unittest import mock
 
+from tlm import migration, units
+from tlm.errors import MigrateError
+from tlm.virsh import arguments, command
+from tlm.virsh import placer as placers
+from tlm.virsh.disks import Disks
+from tlm.virsh.domain import Domain
+from tlm.virsh.placer import Placer, cpu_list
+from tlm.virsh.shell import Lost, Virsh, plain_language
+
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), '../..'))
 TOOL = os.path.join(ROOT, 'scripts/tlm')
 
-sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.join(ROOT, 'python'))
-
-from tlm import migration, units                            # noqa: E402
-from tlm.errors import MigrateError                         # noqa: E402
-from tlm.virsh import arguments, command                    # noqa: E402
-from tlm.virsh import placer as placers                     # noqa: E402
-from tlm.virsh.disks import Disks                           # noqa: E402
-from tlm.virsh.domain import Domain                         # noqa: E402
-from tlm.virsh.placer import Placer, cpu_list               # noqa: E402
-from tlm.virsh.shell import Lost, Virsh, plain_language     # noqa: E402
 
 # As virsh 9.0 and 11.3 print it, but for what is in between
 HELP = '''

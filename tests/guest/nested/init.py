@@ -57,7 +57,6 @@ def run_cases():
         PATH='/bin', HOME='/tmp', TLM_QEMU='/qemu/tlm',
         TLM_STOCK_QEMU='/qemu/stock', TLM_FIRMWARE='/firmware',
         TLM_QEMU_SRC='/tlm/qemu-src')
-    sys.path.insert(0, '/tlm/tests/integration')
     tap = os.open('/dev/ttyS1', os.O_WRONLY | os.O_NOCTTY)
     tty.setraw(tap)                 # no carriage returns
     os.dup2(tap, 1)

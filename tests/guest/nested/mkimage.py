@@ -12,7 +12,7 @@
 # - the tests' own modules, QEMU's Python package for QMP, the ROM guest
 # - kvm-amd and the modules that it depends on; init.py as /init
 #
-# Where QEMU is: see tests/integration/tlmtest/env.py.
+# Where QEMU is: see python/tlmtest/env.py.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -30,12 +30,12 @@ import tempfile
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
-sys.path[:0] = [os.path.join(ROOT, 'tests/integration'),
-                os.path.join(ROOT, 'tests/guest/linux')]
+PACKAGES = os.path.join(ROOT, 'python')
+sys.path.insert(0, PACKAGES)
 
-import mkinitramfs                  # noqa: E402
 from tlmtest import env             # noqa: E402
-import mkrom                        # noqa: E402  (env knows where it is)
+import mkinitramfs                  # noqa: E402  (env knows where it is)
+import mkrom                        # noqa: E402
 
 # Where ld.so looks without a configuration, in Debian
 LIB_DIR = 'lib/x86_64-linux-gnu'
@@ -44,6 +44,7 @@ NOT_NEEDED = ('__pycache__', 'config-*', 'dist-packages', 'ensurepip',
               'idlelib', 'lib-dynload', 'lib2to3', 'pydoc_data',
               'site-packages', 'test', 'tests', 'tkinter', 'turtledemo')
 RUN_UNITTEST = os.path.join(ROOT, 'tests/lib/run-unittest')
+PYTHONPATH = os.path.join(ROOT, 'scripts/pythonpath.py')
 
 # Printed by an interpreter that has done what the guest's will do.  The
 # codecs are imported when they are used first.
@@ -63,7 +64,7 @@ for module in list(sys.modules.values()):
 def module_files():
     out = subprocess.run(
         [sys.executable, '-S', '-B', '-c', LIST_MODULES, HERE,
-         os.path.join(ROOT, 'tests/integration')],
+         PACKAGES],
         check=True, stdout=subprocess.PIPE, text=True).stdout
     return sorted(set(out.splitlines()))
 
@@ -202,6 +203,7 @@ def make(kernel_dir, sources, libraries, out):
                        read(os.path.join(env.FIRMWARE, name)), 0o644)
     image.add_file('tlm/rom.image', mkrom.compile_image(), 0o644)
     image.add_file('tlm/tests/lib/run-unittest', read(RUN_UNITTEST))
+    image.add_file('tlm/scripts/pythonpath.py', read(PYTHONPATH))
 
     modules = kernel_modules(kernel_dir)
     for name, data in modules.items():
@@ -230,8 +232,8 @@ def main():
     kernel = [os.path.join(kernel_dir, f) for f in os.listdir(kernel_dir)]
     for path in sorted({
             *sources, *libraries.values(), *kernel, interpreter, env.QEMU,
-            env.STOCK_QEMU, RUN_UNITTEST, __file__, mkinitramfs.__file__,
-            os.path.join(HERE, 'init.py'),
+            env.STOCK_QEMU, RUN_UNITTEST, PYTHONPATH, __file__,
+            mkinitramfs.__file__, os.path.join(HERE, 'init.py'),
             *(os.path.join(rom, f) for f in os.listdir(rom)
               if os.path.isfile(os.path.join(rom, f))),
             *(os.path.join(env.FIRMWARE, f)

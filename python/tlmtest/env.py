@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), '../../..'))
+ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), '../..'))
 BUILD = os.environ.get('TLM_BUILD', os.path.join(ROOT, 'build'))
 
 QEMU = os.environ.get(
@@ -23,7 +23,8 @@ for _src in (QEMU_SRC, os.path.join(BUILD, 'stock-src')):
     if os.path.isdir(os.path.join(_src, 'python/qemu/qmp')):
         sys.path.insert(0, os.path.join(_src, 'python'))
         break
-sys.path.insert(0, os.path.join(ROOT, 'tests/guest/rom'))
+sys.path[:0] = [os.path.join(ROOT, 'tests/guest', guest)
+                for guest in ('linux', 'rom')]
 
 
 def missing_qemu(*binaries):
