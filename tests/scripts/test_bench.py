@@ -20,8 +20,9 @@ import time
 import unittest
 import xml.etree.ElementTree as ElementTree
 
-from bench import (claims, docs, linux, order, plan, promises, report, run,
-                   series, sim, store, table, timeline)
+from bench import (claims, facts, figures, linux, order, plan, promises,
+                   report, run, schemes, series, sim, store, svg, table,
+                   timeline)
 from bench.modes import MODES
 from bench.workloads import WORKLOADS
 import mkbench          # tlmtest.env, which bench imports, knows where it is
