@@ -1,0 +1,87 @@
+/*
+ * QTest testcases for TLM: the monitor for humans
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+
+#include "migration/migration-util.h"
+#include "framework.h"
+#include "tests.h"
+
+static void check_hmp(QTestState *vm, const char *command, const char *says)
+{
+    g_autofree char *out = qtest_hmp(vm, "%s", command);
+
+    if (!strstr(out, says)) {
+        g_test_message("%s: '%s' does not say '%s'", command, out, says);
+    }
+    g_assert_nonnull(strstr(out, says));
+}
+
+static void test_hmp_params(void)
+{
+    static const struct {
+        const char *name, *value, *shown;
+    } params[] = {
+        { "tlm-time-bound", "60000", "tlm-time-bound: 60000 ms" },
+        { "tlm-bound-action", "cancel", "tlm-bound-action: cancel" },
+        { "tlm-converge", "auto", "tlm-converge: auto" },
+        { "tlm-dtx", "off", "tlm-dtx: off" },
+        { "tlm-dtx-channels", "3", "tlm-dtx-channels: 3" },
+        { "tlm-epoch", "250", "tlm-epoch: 250 ms" },
+    };
+    QTestState *vm = qtest_init("-machine none");
+
+    for (unsigned i = 0; i < ARRAY_SIZE(params); i++) {
+        g_autofree char *before = qtest_hmp(vm, "info migrate_parameters");
+        g_autofree char *set = g_strdup_printf(
+            "migrate_set_parameter %s %s", params[i].name, params[i].value);
+        g_autofree char *bad = g_strdup_printf(
+            "migrate_set_parameter %s nonsense", params[i].name);
+
+        g_assert_null(strstr(before, params[i].shown));
+        check_hmp(vm, bad, params[i].name);
+        check_hmp(vm, set, "");
+        check_hmp(vm, "info migrate_parameters", params[i].shown);
+    }
+    check_hmp(vm, "migrate_set_parameter tlm-epoch 1", "tlm-epoch");
+    check_hmp(vm, "info migrate_parameters", "tlm-epoch: 250 ms");
+    check_hmp(vm, "migrate_set_parameter tlm-none 1", "tlm-none");
+    check_hmp(vm, "migrate_set_capability tlm on", "");
+    check_hmp(vm, "info migrate_capabilities", "tlm: on");
+    check_hmp(vm, "migrate_tlm_switchover", "live stage");
+    qtest_quit(vm);
+}
+
+static void live_hmp(TlmPair *pair)
+{
+    static const char *const says[] = {
+        "tlm stage: live", "tlm progress: ", "tlm eta: ", "tlm mtx: ",
+        "tlm dtx: ", "tlm unsent: ", "tlm dirty: ", "tlm bandwidth: ",
+    };
+    QTestState *from = pair->from;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(says); i++) {
+        check_hmp(from, "info migrate", says[i]);
+    }
+    check_hmp(from, "migrate_tlm_switchover", "");
+    tlm_wait_for_stage(from, "done");
+    check_hmp(from, "info migrate", "tlm stage: done");
+    check_hmp(from, "info migrate", "tlm downtime: ");
+}
+
+static void test_hmp(void)
+{
+    tlm_test(&(TlmTest) { .live = live_hmp });
+}
+
+void tlm_test_add_hmp(MigrationTestEnv *env)
+{
+    if (!env->full_set) {
+        return;
+    }
+    migration_test_add("/migration/tlm/hmp", test_hmp);
+    migration_test_add("/migration/tlm/hmp/params", test_hmp_params);
+}

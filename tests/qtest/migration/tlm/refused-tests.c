@@ -1,0 +1,332 @@
+/*
+ * QTest testcases for TLM: refused capabilities, parameters and starts
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+#include "framework.h"
+#include "tests.h"
+
+static QDict *set_cap(QTestState *who, const char *cap, bool on)
+{
+    return qtest_qmp(who, "{ 'execute': 'migrate-set-capabilities',"
+                          "  'arguments': { 'capabilities': [ {"
+                          "      'capability': %s, 'state': %i } ] } }",
+                     cap, on);
+}
+
+static void check_cap_refused(QDict *rsp, const char *cap)
+{
+    g_autofree char *words = g_strdup_printf("'tlm',%s", cap);
+    QDict *err = qdict_get_qdict(rsp, "error");
+
+    g_assert_nonnull(err);
+    qobject_ref(err);
+    tlm_check_error(err, words);
+    qobject_unref(rsp);
+}
+
+static void test_caps_excluded(void)
+{
+    static const struct {
+        const char *cap;
+        bool optional;              /* not every host or build offers it */
+    } excluded[] = {
+        { "postcopy-ram" }, { "xbzrle" }, { "auto-converge" },
+        { "dirty-limit", true }, { "background-snapshot", true },
+        { "x-colo", true }, { "rdma-pin-all" }, { "release-ram" },
+    };
+    QTestState *vm = qtest_init("-machine none");
+
+    for (unsigned i = 0; i < ARRAY_SIZE(excluded); i++) {
+        const char *cap = excluded[i].cap;
+        QDict *rsp = set_cap(vm, cap, true);
+
+        if (qdict_haskey(rsp, "error")) {
+            g_test_message("%s", qdict_get_str(qdict_get_qdict(rsp, "error"),
+                                               "desc"));
+            g_assert_true(excluded[i].optional);
+            qobject_unref(rsp);
+            continue;
+        }
+        qobject_unref(rsp);
+
+        /* It first, then 'tlm' */
+        check_cap_refused(set_cap(vm, "tlm", true), cap);
+        migrate_set_capability(vm, cap, false);
+        /* 'tlm' first */
+        migrate_set_capability(vm, "tlm", true);
+        check_cap_refused(set_cap(vm, cap, true), cap);
+        migrate_set_capability(vm, "tlm", false);
+        /* Both at once */
+        rsp = qtest_qmp(vm, "{ 'execute': 'migrate-set-capabilities',"
+                            "  'arguments': { 'capabilities': ["
+                            "    { 'capability': 'tlm', 'state': true },"
+                            "    { 'capability': %s, 'state': true } ] } }",
+                        cap);
+        check_cap_refused(rsp, cap);
+        /* Nothing has stuck */
+        migrate_set_capability(vm, cap, true);
+        migrate_set_capability(vm, cap, false);
+    }
+    qtest_quit(vm);
+}
+
+static void check_start_refused(QTestState *vm, const char *uri,
+                                const char *words)
+{
+    QDict *rsp;
+
+    tlm_check_error(qtest_qmp_assert_failure_ref(
+                    vm, "{ 'execute': 'migrate',"
+                        "  'arguments': { 'uri': %s } }", uri), words);
+    rsp = migrate_query(vm);
+    g_assert_false(qdict_haskey(rsp, "tlm"));
+    qobject_unref(rsp);
+}
+
+static void test_start_refused(void)
+{
+    g_autofree char *file = g_strdup_printf("file:%s/%s", tlm_tmpfs(),
+                                            FILE_TEST_FILENAME);
+    g_autofree char *unix_uri = g_strdup_printf("unix:%s/migsocket",
+                                                tlm_tmpfs());
+    const char *uri = "tcp:127.0.0.1:1";
+    QTestState *vm = qtest_init("-machine none");
+
+    /* Either order: what is missing is only said at the start */
+    migrate_set_capability(vm, "tlm", true);
+    check_start_refused(vm, uri, "'tlm','multifd'");
+    migrate_set_capability(vm, "multifd", true);
+
+    migrate_set_parameter_int(vm, "multifd-channels", 1);
+    check_start_refused(vm, uri, "'tlm',multifd-channels,2");
+    for (unsigned channels = 2; channels <= 8; channels *= 2) {
+        g_autofree char *words = g_strdup_printf(
+            "tlm-dtx-channels,multifd-channels,%u", channels);
+
+        migrate_set_parameter_int(vm, "multifd-channels", channels);
+        migrate_set_parameter_int(vm, "tlm-dtx-channels", channels);
+        check_start_refused(vm, uri, words);
+        migrate_set_parameter_int(vm, "tlm-dtx-channels", 255);
+        check_start_refused(vm, uri, words);
+    }
+    migrate_set_parameter_int(vm, "tlm-dtx-channels", 0);
+
+    migrate_set_parameter_str(vm, "zero-page-detection", "legacy");
+    /* 'multifd' loses pages to an older destination: never advised alone */
+    check_start_refused(vm, uri, "'tlm',zero-page-detection,legacy,'none',"
+                        "'multifd' if the destination is QEMU 9.0 or later");
+    migrate_set_capability(vm, "tlm", false);
+    migrate_set_capability(vm, "tlm", true);
+    check_start_refused(vm, unix_uri, "'tlm',zero-page-detection,legacy");
+    migrate_set_parameter_str(vm, "zero-page-detection", "multifd");
+
+    migrate_set_parameter_str(vm, "mode", "cpr-reboot");
+    check_start_refused(vm, uri, "'tlm',mode");
+    migrate_set_parameter_str(vm, "mode", "normal");
+
+    /* Only one connection */
+    check_start_refused(vm, "exec:cat>/dev/null", "multi-channel");
+    check_start_refused(vm, "fd:none", "multi-channel");
+#ifdef CONFIG_RDMA
+    check_start_refused(vm, "rdma:127.0.0.1:1", "multi-channel");
+#endif
+    check_start_refused(vm, file, "");
+    qtest_quit(vm);
+    unlink(file + strlen("file:"));
+}
+
+static void check_param_taken(QTestState *vm, const char *name,
+                              const char *json)
+{
+    g_autofree char *cmd = g_strdup_printf(
+        "{ 'execute': 'migrate-set-parameters',"
+        "  'arguments': { '%s': %s } }", name, json);
+    QDict *rsp;
+
+    qtest_qmp_send_raw(vm, "%s", cmd);
+    rsp = qtest_qmp_receive(vm);
+    if (!qdict_haskey(rsp, "return")) {
+        g_test_message("'%s' does not take %s", name, json);
+    }
+    g_assert_true(qdict_haskey(rsp, "return"));
+    qobject_unref(rsp);
+}
+
+static void check_param_refused_saying(QTestState *vm, const char *name,
+                                       const char *json, const char *says)
+{
+    g_autofree char *cmd = g_strdup_printf(
+        "{ 'execute': 'migrate-set-parameters',"
+        "  'arguments': { '%s': %s } }", name, json);
+    QDict *before = qtest_qmp_assert_success_ref(
+        vm, "{ 'execute': 'query-migrate-parameters' }");
+    QDict *after, *rsp;
+
+    qtest_qmp_send_raw(vm, "%s", cmd);
+    rsp = qtest_qmp_receive(vm);
+    if (!qdict_haskey(rsp, "error")) {
+        g_test_message("'%s' takes %s", name, json);
+    }
+    g_assert_true(qdict_haskey(rsp, "error"));
+    tlm_check_error(qobject_ref(qdict_get_qdict(rsp, "error")), says);
+    qobject_unref(rsp);
+
+    after = qtest_qmp_assert_success_ref(
+        vm, "{ 'execute': 'query-migrate-parameters' }");
+    g_assert_true(qobject_is_equal(QOBJECT(before), QOBJECT(after)));
+    qobject_unref(before);
+    qobject_unref(after);
+}
+
+static void check_param_refused(QTestState *vm, const char *name,
+                                const char *json)
+{
+    check_param_refused_saying(vm, name, json, name);
+}
+
+static void test_params(void)
+{
+    static const uint64_t epochs[] = { 20, 21, 9999, 10000, 0 };
+    QTestState *vm = qtest_init("-machine none");
+
+    for (unsigned i = 0; i < ARRAY_SIZE(epochs); i++) {
+        migrate_set_parameter_int(vm, "tlm-epoch", epochs[i]);
+    }
+    check_param_refused(vm, "tlm-epoch", "1");
+    check_param_refused(vm, "tlm-epoch", "19");
+    check_param_refused(vm, "tlm-epoch", "10001");
+    check_param_refused(vm, "tlm-epoch", "-1");
+    check_param_refused(vm, "tlm-epoch", "18446744073709551615");
+    check_param_refused(vm, "tlm-epoch", "'20'");
+
+    migrate_set_parameter_int(vm, "tlm-time-bound", 1);
+    migrate_set_parameter_int(vm, "tlm-time-bound", 365LL * 24 * 3600 * 1000);
+    migrate_set_parameter_int(vm, "tlm-time-bound", 0);
+    check_param_refused(vm, "tlm-time-bound", "-1");
+    check_param_refused(vm, "tlm-time-bound", "31536000001");
+    check_param_refused(vm, "tlm-time-bound", "18446744073709551615");
+
+    migrate_set_parameter_int(vm, "tlm-dtx-channels", 255);
+    migrate_set_parameter_int(vm, "tlm-dtx-channels", 0);
+    check_param_refused(vm, "tlm-dtx-channels", "256");
+    check_param_refused(vm, "tlm-dtx-channels", "-1");
+
+    migrate_set_parameter_bool(vm, "tlm-dtx", false);
+    migrate_set_parameter_bool(vm, "tlm-dtx", true);
+    check_param_refused(vm, "tlm-dtx", "1");
+
+    migrate_set_parameter_str(vm, "tlm-converge", "auto");
+    migrate_set_parameter_str(vm, "tlm-converge", "none");
+    check_param_refused(vm, "tlm-converge", "'always'");
+
+    migrate_set_parameter_str(vm, "tlm-bound-action", "cancel");
+    migrate_set_parameter_str(vm, "tlm-bound-action", "complete");
+    check_param_refused(vm, "tlm-bound-action", "'pause'");
+
+    /* One bad one, and none is taken over */
+    qobject_unref(qtest_qmp_assert_failure_ref(
+        vm, "{ 'execute': 'migrate-set-parameters',"
+            "  'arguments': { 'tlm-dtx': false, 'tlm-epoch': 1 } }"));
+    migrate_set_parameter_int(vm, "tlm-epoch", 0);
+    {
+        QDict *rsp = qtest_qmp_assert_success_ref(
+            vm, "{ 'execute': 'query-migrate-parameters' }");
+
+        g_assert_true(qdict_get_bool(rsp, "tlm-dtx"));
+        qobject_unref(rsp);
+    }
+    qtest_quit(vm);
+}
+
+#define STEP(progress, cpus) \
+    "{ 'progress': " progress ", 'cpus': " cpus " }"
+
+static void test_params_overcommit(void)
+{
+    static const char *const taken[] = {
+        "[" STEP("0", "1") "]",
+        "[" STEP("100", "1") "]",
+        "[" STEP("0.001", "8192") "]",
+        /* Up and down; to both ends */
+        "[" STEP("0", "2") "," STEP("50", "4") "," STEP("100", "1") "]",
+        "[]",
+    };
+    static const char *const refused[] = {
+        "[" STEP("-0.001", "1") "]",
+        "[" STEP("100.001", "1") "]",
+        "[" STEP("1e300", "1") "]",
+        "[" STEP("50", "0") "]",
+        "[" STEP("50", "8193") "]",
+        "[" STEP("50", "4294967295") "]",
+        "[" STEP("50", "2") "," STEP("20", "1") "]",
+        "[" STEP("50", "2") "," STEP("50", "1") "]",
+        "[" STEP("20", "2") "," STEP("101", "1") "]",
+    };
+    /* QEMU's own errors, which name the innermost member */
+    static const char *const no_steps[] = {
+        "[" STEP("'50'", "1") "]",
+        "[" STEP("50", "-1") "]",
+        "[" STEP("50", "4294967296") "]",
+        "[" STEP("50", "4294967297") "]",
+        "[" STEP("50", "1.5") "]",
+        "[ { 'progress': 50 } ]",
+        "[ { 'cpus': 1 } ]",
+        "[ { 'progress': 50, 'cpus': 1, 'more': 1 } ]",
+        "[ 50 ]",
+        STEP("50", "1"),
+        "'0.5-(2)'",
+    };
+    static const char *const methods[] = {
+        "'cgroup'", "'quota'", "'affinity'", "'throttle'", "'event'", "'auto'",
+    };
+    static const char *const cpus[] = {
+        "'0'", "'0-3,8'", "'8191'", "'0-8191'", "''",
+    };
+    static const char *const bad_cpus[] = {
+        "'0-'", "'3-1'", "','", "'0,'", "'-1'", "'x'", "'8192'", "' '", "0",
+    };
+    QTestState *vm = qtest_init("-machine none");
+
+    for (unsigned i = 0; i < ARRAY_SIZE(taken); i++) {
+        check_param_taken(vm, "tlm-overcommit", taken[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(refused); i++) {
+        check_param_refused(vm, "tlm-overcommit", refused[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(no_steps); i++) {
+        check_param_refused_saying(vm, "tlm-overcommit", no_steps[i], "");
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(methods); i++) {
+        check_param_taken(vm, "tlm-overcommit-method", methods[i]);
+    }
+    check_param_refused(vm, "tlm-overcommit-method", "'cgroup-v2-cpuset'");
+    check_param_refused(vm, "tlm-overcommit-method", "''");
+    for (unsigned i = 0; i < ARRAY_SIZE(cpus); i++) {
+        check_param_taken(vm, "tlm-overcommit-cpus", cpus[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(bad_cpus); i++) {
+        check_param_refused(vm, "tlm-overcommit-cpus", bad_cpus[i]);
+    }
+    /* If it exists is the migration's matter */
+    check_param_taken(vm, "tlm-cgroup", "'/sys/fs/cgroup/none'");
+    check_param_taken(vm, "tlm-cgroup", "''");
+    check_param_refused(vm, "tlm-cgroup", "'sys/fs/cgroup'");
+    check_param_refused(vm, "tlm-cgroup", "'.'");
+    check_param_refused(vm, "tlm-cgroup", "1");
+    qtest_quit(vm);
+}
+
+void tlm_test_add_refused(MigrationTestEnv *env)
+{
+    migration_test_add("/migration/tlm/refused/caps", test_caps_excluded);
+    migration_test_add("/migration/tlm/refused/start", test_start_refused);
+    migration_test_add("/migration/tlm/refused/params", test_params);
+    migration_test_add("/migration/tlm/refused/params/overcommit",
+                       test_params_overcommit);
+}
