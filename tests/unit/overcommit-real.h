@@ -11,7 +11,9 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <sys/syscall.h>
-#include "overcommit/overcommit-int.h"
+#include "overcommit/ops.h"
+#include "overcommit/overcommit.h"
+#include "overcommit/proc.h"
 
 #define N_THREADS 5
 
@@ -215,9 +217,10 @@ static inline gint64 busy_time(void)
 static inline void real_put(const char *dir, const char *file,
                             const char *text)
 {
+    const TlmOcSystem sys = { .root = "", .ops = &tlm_oc_real_ops };
     g_autoptr(GError) err = NULL;
 
-    tlm_oc_write(&tlm_oc_real_ops, NULL, dir, file, text, &err);
+    tlm_oc_write(&sys, dir, file, text, &err);
     g_assert_no_error(err);
 }
 

@@ -5,7 +5,10 @@
  */
 #include "qemu/osdep.h"
 #include <math.h>
-#include "overcommit/overcommit-int.h"
+#include "overcommit/choose.h"
+#include "overcommit/cpus.h"
+#include "overcommit/error.h"
+#include "overcommit/schedule.h"
 
 static void test_steps(void)
 {

@@ -40,8 +40,8 @@ static void test_two_processes(gconstpointer opaque)
     oc[0] = fake_oc(f, TLM_OC_METHOD_CGROUP, NULL);
     oc[1] = fake_oc(f, TLM_OC_METHOD_CGROUP, NULL);
     /* The other one in the name only: the threads are all in one /proc */
-    g_free(oc[1]->name);
-    oc[1]->name = g_strdup("tlm-5000-888");
+    g_free(oc[1]->hold.name);
+    oc[1]->hold.name = g_strdup("tlm-5000-888");
 
     g_assert_true(tlm_oc_apply(oc[0], tids, 2, 1, NULL));
     g_assert_true(tlm_oc_apply(oc[1], tids + 2, 2, 1, NULL));
@@ -263,7 +263,7 @@ static void test_delegated(void)
     /* libvirt's cpusets have 1-6 */
     g_assert_cmpstr(fake_find(f, tids[0])->path[CPUSET], ==,
                     "/delegated/tlm-4000-777");
-    g_assert_true(tlm_cpus_has(&oc->cpus, 6));
+    g_assert_true(tlm_cpus_has(&oc->hold.cpus, 6));
     g_assert_true(tlm_oc_restore(oc, NULL));
     fake_check(f, before);
     tlm_oc_free(oc);

@@ -55,9 +55,9 @@ static void check_level(Fake *f, TlmOc *oc, unsigned n, const char *list,
     g_assert_cmpstr(tlm_oc_method_in_use(oc), ==, in_use);
     g_assert_cmpuint(tlm_oc_level(oc), ==, n);
     if (strstr(in_use, "quota")) {
-        g_autofree char *v1 = fake_get(oc->group, "cpu.cfs_quota_us");
-        g_autofree char *v2 = fake_get(oc->group, "cpu.max");
-        g_autofree char *period = fake_get(oc->group, "cpu.cfs_period_us");
+        g_autofree char *v1 = fake_get(oc->hold.group, "cpu.cfs_quota_us");
+        g_autofree char *v2 = fake_get(oc->hold.group, "cpu.max");
+        g_autofree char *period = fake_get(oc->hold.group, "cpu.cfs_period_us");
         unsigned long quota, us;
 
         g_assert_null(used);

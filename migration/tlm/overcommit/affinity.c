@@ -7,12 +7,13 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "overcommit-int.h"
+#include "affinity.h"
+#include "error.h"
 
-static bool set_affinity(TlmOc *oc, pid_t tid, const TlmCpuSet *cpus,
+static bool set_affinity(TlmOcHold *h, pid_t tid, const TlmCpuSet *cpus,
                          GError **errp)
 {
-    int ret = oc->ops->set_affinity(tid, cpus, oc->opaque);
+    int ret = h->sys.ops->set_affinity(tid, cpus, h->sys.opaque);
 
     if (ret) {
         g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE,
@@ -22,13 +23,13 @@ static bool set_affinity(TlmOc *oc, pid_t tid, const TlmCpuSet *cpus,
     return !ret;
 }
 
-static bool affinity_open(TlmOc *oc, GError **errp)
+static bool affinity_open(TlmOcHold *h, GError **errp)
 {
-    memset(&oc->usable, 0xff, sizeof(oc->usable));
+    memset(&h->usable, 0xff, sizeof(h->usable));
     return true;
 }
 
-static bool affinity_limit(TlmOc *oc, unsigned n, GError **errp)
+static bool affinity_limit(TlmOcHold *h, unsigned n, GError **errp)
 {
     return true;
 }
@@ -38,32 +39,33 @@ static bool affinity_limit(TlmOc *oc, unsigned n, GError **errp)
  * making?  Or has the thread's cpuset changed, which cuts every mask?  What
  * the kernel makes of "all CPUs" is the cpuset.  Leaves the thread with @now.
  */
-static bool pinned_by_another(TlmOc *oc, TlmOcThread *t, const TlmCpuSet *now,
-                              bool *pinned, GError **errp)
+static bool pinned_by_another(TlmOcHold *h, TlmOcThread *t,
+                              const TlmCpuSet *now, bool *pinned,
+                              GError **errp)
 {
     TlmCpuSet cpuset, ours = t->given;
 
     memset(&cpuset, 0xff, sizeof(cpuset));
-    if (!set_affinity(oc, t->tid, &cpuset, errp) ||
-        !tlm_oc_thread_mask(oc, t->tid, &cpuset, NULL, errp)) {
+    if (!set_affinity(h, t->tid, &cpuset, errp) ||
+        !tlm_oc_thread_mask(h->proc, t->tid, &cpuset, NULL, errp)) {
         return false;
     }
     tlm_cpus_and(&ours, &cpuset);
     *pinned = !tlm_cpus_equal(now, tlm_cpus_count(&ours) ? &ours : &cpuset);
-    return set_affinity(oc, t->tid, now, errp);
+    return set_affinity(h, t->tid, now, errp);
 }
 
-static bool affinity_take(TlmOc *oc, TlmOcThread *t, GError **errp)
+static bool affinity_take(TlmOcHold *h, TlmOcThread *t, GError **errp)
 {
     TlmCpuSet want, now;
     bool pinned = false;
 
     if (t->held) {
-        if (!tlm_oc_thread_mask(oc, t->tid, &now, NULL, errp)) {
+        if (!tlm_oc_thread_mask(h->proc, t->tid, &now, NULL, errp)) {
             return false;
         }
         if (!tlm_cpus_equal(&now, &t->given) &&
-            !pinned_by_another(oc, t, &now, &pinned, errp)) {
+            !pinned_by_another(h, t, &now, &pinned, errp)) {
             return false;
         }
         if (pinned) {
@@ -73,29 +75,29 @@ static bool affinity_take(TlmOc *oc, TlmOcThread *t, GError **errp)
         t->held = false;
     }
     want = t->mask;
-    tlm_cpus_and(&want, &oc->cpus);
-    if (!set_affinity(oc, t->tid, tlm_cpus_count(&want) ? &want : &oc->cpus,
+    tlm_cpus_and(&want, &h->cpus);
+    if (!set_affinity(h, t->tid, tlm_cpus_count(&want) ? &want : &h->cpus,
                       errp) ||
-        !tlm_oc_thread_mask(oc, t->tid, &t->given, NULL, errp)) {
+        !tlm_oc_thread_mask(h->proc, t->tid, &t->given, NULL, errp)) {
         return false;
     }
     t->held = true;
     return true;
 }
 
-bool tlm_oc_affinity_put_back(TlmOc *oc, TlmOcThread *t, GError **errp)
+bool tlm_oc_affinity_put_back(TlmOcHold *h, TlmOcThread *t, GError **errp)
 {
     TlmCpuSet now, all;
     bool pinned = false;
 
-    if (!tlm_oc_thread_mask(oc, t->tid, &now, NULL, errp)) {
+    if (!tlm_oc_thread_mask(h->proc, t->tid, &now, NULL, errp)) {
         return false;
     }
     if (tlm_cpus_equal(&now, &t->mask)) {
         return true;
     }
     if (t->held && !tlm_cpus_equal(&now, &t->given) &&
-        !pinned_by_another(oc, t, &now, &pinned, errp)) {
+        !pinned_by_another(h, t, &now, &pinned, errp)) {
         return false;
     }
     if (pinned) {
@@ -116,15 +118,15 @@ bool tlm_oc_affinity_put_back(TlmOc *oc, TlmOcThread *t, GError **errp)
      * pinned "all CPUs" is therefore more exact than the mask it showed.
      */
     memset(&all, 0xff, sizeof(all));
-    if (!set_affinity(oc, t->tid, &all, errp) ||
-        !tlm_oc_thread_mask(oc, t->tid, &now, NULL, errp)) {
+    if (!set_affinity(h, t->tid, &all, errp) ||
+        !tlm_oc_thread_mask(h->proc, t->tid, &now, NULL, errp)) {
         return false;
     }
     if (tlm_cpus_equal(&now, &t->mask)) {
         return true;
     }
-    if (!set_affinity(oc, t->tid, &t->mask, errp) ||
-        !tlm_oc_thread_mask(oc, t->tid, &now, NULL, errp)) {
+    if (!set_affinity(h, t->tid, &t->mask, errp) ||
+        !tlm_oc_thread_mask(h->proc, t->tid, &now, NULL, errp)) {
         return false;
     }
     if (!tlm_cpus_equal(&now, &t->mask)) {
@@ -140,12 +142,12 @@ bool tlm_oc_affinity_put_back(TlmOc *oc, TlmOcThread *t, GError **errp)
 }
 
 /* The core puts the mask of every thread back, whatever the backend */
-static bool affinity_put_back(TlmOc *oc, TlmOcThread *t, GError **errp)
+static bool affinity_put_back(TlmOcHold *h, TlmOcThread *t, GError **errp)
 {
     return true;
 }
 
-static bool affinity_close(TlmOc *oc, GError **errp)
+static bool affinity_close(TlmOcHold *h, GError **errp)
 {
     return true;
 }

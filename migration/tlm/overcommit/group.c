@@ -9,34 +9,16 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "overcommit-int.h"
+#include "error.h"
+#include "group.h"
+#include "ops.h"
+#include "proc.h"
 
 #define PREFIX "tlm-"
 
 /* A thread on its way out may keep a cgroup busy for a moment: 100 ms */
 #define BUSY_TRIES 50
 #define BUSY_WAIT_US 2000
-
-static bool fail(GError **errp, int ret, const char *what, const char *path)
-{
-    g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE, "%s %s: %s",
-                what, path, g_strerror(-ret));
-    return false;
-}
-
-bool tlm_oc_write(const TlmOcOps *ops, void *opaque, const char *dir,
-                  const char *file, const char *text, GError **errp)
-{
-    g_autofree char *path = g_build_filename(dir, file, NULL);
-    g_autofree char *what = NULL;
-    int ret = ops->write(path, text, opaque);
-
-    if (ret) {
-        what = g_strdup_printf("writing '%s' to", text);
-        return fail(errp, ret, what, path);
-    }
-    return true;
-}
 
 char *tlm_oc_group_name(const char *proc, GError **errp)
 {
@@ -154,49 +136,47 @@ static bool must_enable(const char *parent, const char *controller, bool *must,
     return true;
 }
 
-static bool make_threaded(TlmOc *oc, GError **errp)
+static bool make_threaded(const TlmOcSystem *sys, const char *dir,
+                          GError **errp)
 {
-    g_autofree char *type = tlm_oc_read(oc->group, "cgroup.type", errp);
+    g_autofree char *type = tlm_oc_read(dir, "cgroup.type", errp);
 
     return type && (!strcmp(type, "threaded") ||
-                    tlm_oc_write(oc->ops, oc->opaque, oc->group, "cgroup.type",
-                                 "threaded", errp));
+                    tlm_oc_write(sys, dir, "cgroup.type", "threaded", errp));
 }
 
-bool tlm_oc_group_make(TlmOc *oc, const char *parent, GError **errp)
+bool tlm_oc_group_make(const TlmOcSystem *sys, const char *parent,
+                       const char *name, const char *controller, bool v2,
+                       char **group, GError **errp)
 {
-    const char *controller = oc->backend->controller;
     g_autofree char *dir = NULL;
     bool enable = false;
     int ret;
 
-    /* Before must_enable(): this may disable the controller */
-    tlm_oc_clean_below(oc->root, oc->ops, oc->opaque, parent, NULL,
-                       oc->stale);
-    if (oc->backend->v2 && !must_enable(parent, controller, &enable, errp)) {
+    if (v2 && !must_enable(parent, controller, &enable, errp)) {
         return false;
     }
-    dir = g_strconcat(parent, "/", oc->name, enable ? "-" : NULL, controller,
+    dir = g_strconcat(parent, "/", name, enable ? "-" : NULL, controller,
                       NULL);
-    ret = oc->ops->mkdir(dir, oc->opaque);
+    ret = sys->ops->mkdir(dir, sys->opaque);
     if (ret && ret != -EEXIST) {
-        return fail(errp, ret, "making", dir);
+        return tlm_oc_failed(errp, ret, "making", dir);
     }
-    oc->group = g_steal_pointer(&dir);
-    if (oc->backend->v2 && !make_threaded(oc, errp)) {
+    *group = g_steal_pointer(&dir);
+    if (v2 && !make_threaded(sys, *group, errp)) {
         return false;
     }
     if (enable) {
         g_autofree char *text = g_strconcat("+", controller, NULL);
 
-        return tlm_oc_write(oc->ops, oc->opaque, parent,
-                            "cgroup.subtree_control", text, errp);
+        return tlm_oc_write(sys, parent, "cgroup.subtree_control", text,
+                            errp);
     }
     return true;
 }
 
 /* Threads that a held thread created are in @dir as well: move them out */
-static void move_strays(const TlmOcOps *ops, void *opaque, const char *dir,
+static void move_strays(const TlmOcSystem *sys, const char *dir,
                         const char *parent)
 {
     static const char *const files[] = { "cgroup.threads", "tasks" };
@@ -207,13 +187,13 @@ static void move_strays(const TlmOcOps *ops, void *opaque, const char *dir,
 
         for (char **tid = tids; tid && *tid && **tid; tid++) {
             /* If this fails, so does the rmdir, which is reported */
-            tlm_oc_write(ops, opaque, parent, files[i], *tid, NULL);
+            tlm_oc_write(sys, parent, files[i], *tid, NULL);
         }
     }
 }
 
 /* Puts cgroup.subtree_control back after the removal of a cgroup of ours */
-static bool disable(const TlmOcOps *ops, void *opaque, const char *parent,
+static bool disable(const TlmOcSystem *sys, const char *parent,
                     const char *controller, GError **errp)
 {
     g_autofree char *on = tlm_oc_read(parent, "cgroup.subtree_control", errp);
@@ -233,11 +213,11 @@ static bool disable(const TlmOcOps *ops, void *opaque, const char *parent,
                     "others use it now", controller, parent);
         return false;
     }
-    return tlm_oc_write(ops, opaque, parent, "cgroup.subtree_control", text,
+    return tlm_oc_write(sys, parent, "cgroup.subtree_control", text,
                         errp);
 }
 
-bool tlm_oc_group_remove(const TlmOcOps *ops, void *opaque, const char *dir,
+bool tlm_oc_group_remove(const TlmOcSystem *sys, const char *dir,
                          GError **errp)
 {
     g_autofree char *parent = g_path_get_dirname(dir);
@@ -248,17 +228,17 @@ bool tlm_oc_group_remove(const TlmOcOps *ops, void *opaque, const char *dir,
     int ret;
 
     for (int i = 0; ; i++) {
-        move_strays(ops, opaque, dir, parent);
-        ret = ops->rmdir(dir, opaque);
+        move_strays(sys, dir, parent);
+        ret = sys->ops->rmdir(dir, sys->opaque);
         if (ret != -EBUSY || i == BUSY_TRIES) {
             break;
         }
         g_usleep(BUSY_WAIT_US);
     }
     if (ret && ret != -ENOENT) {
-        return fail(errp, ret, "removing", dir);
+        return tlm_oc_failed(errp, ret, "removing", dir);
     }
     controller = parse(name, &pid, &start);
     return !controller || !*controller ||
-           disable(ops, opaque, parent, controller, errp);
+           disable(sys, parent, controller, errp);
 }

@@ -7,28 +7,17 @@
  * lock), so do not hold the BQL; but for tlm_oc_new(), and tlm_oc_free() of
  * one that holds nothing.
  *
- * The schedule "from this progress on, this many host CPUs" is the one of
- * the original TLM for qemu-kvm 1.0, which used sched_setaffinity only.
+ * The idea is that of the original TLM for qemu-kvm 1.0, which used
+ * sched_setaffinity only.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #ifndef TLM_OVERCOMMIT_H
 #define TLM_OVERCOMMIT_H
 
-/* The kernel's largest NR_CPUS */
-#define TLM_OC_MAX_CPUS 8192
-
-typedef enum TlmOcError {
-    /* An argument is wrong: nothing was changed */
-    TLM_OC_ERROR_INVALID,
-    /* No placement method can be used: use the next (throttle, event) */
-    TLM_OC_ERROR_UNAVAILABLE,
-    /* Something could not be put back or verified: the message says what */
-    TLM_OC_ERROR_RESTORE,
-} TlmOcError;
-
-#define TLM_OC_ERROR tlm_oc_error_quark()
-GQuark tlm_oc_error_quark(void);
+#include "error.h"
+#include "ops.h"
+#include "schedule.h"
 
 typedef enum TlmOcMethod {
     TLM_OC_METHOD_AUTO,     /* CGROUP, then AFFINITY */
@@ -38,57 +27,6 @@ typedef enum TlmOcMethod {
     TLM_OC_METHOD_THROTTLE, /* not done here: UNAVAILABLE */
     TLM_OC_METHOD_EVENT,    /* not done here: UNAVAILABLE */
 } TlmOcMethod;
-
-/* From @progress (percent of the mtx pass, 0..100) on, @cpus host CPUs */
-typedef struct TlmOcStep {
-    double progress;
-    unsigned cpus;
-} TlmOcStep;
-
-typedef struct TlmOcSchedule TlmOcSchedule;
-
-/**
- * tlm_oc_schedule_new: make a schedule from @n steps
- *
- * Progress must rise from step to step and lie in 0..100; cpus must be at
- * least 1 and may fall or rise.  Returns NULL and sets @errp (INVALID) else.
- */
-TlmOcSchedule *tlm_oc_schedule_new(const TlmOcStep *steps, size_t n,
-                                   GError **errp);
-
-/**
- * tlm_oc_schedule_parse: make a schedule from the notation of the TLM papers
- *
- * "0.5-(2)": two host CPUs from half of the pass on; several steps are
- * separated by commas: "0.2-(4),0.5-(2)".  Note: a fraction, not percent.
- */
-TlmOcSchedule *tlm_oc_schedule_parse(const char *text, GError **errp);
-
-void tlm_oc_schedule_free(TlmOcSchedule *s);
-
-/* The host CPUs allowed at @progress percent; 0: no limit (yet) */
-unsigned tlm_oc_schedule_cpus(const TlmOcSchedule *s, double progress);
-
-/* Where the first step after @progress percent is; HUGE_VAL: there is none */
-double tlm_oc_schedule_next(const TlmOcSchedule *s, double progress);
-
-/* The schedule in the notation that tlm_oc_schedule_parse() reads */
-char *tlm_oc_schedule_to_string(const TlmOcSchedule *s);
-
-typedef struct TlmCpuSet {
-    unsigned long bits[TLM_OC_MAX_CPUS / 8 / sizeof(unsigned long)];
-} TlmCpuSet;
-
-/*
- * What changes the system.  Each returns 0 or -errno.  Unit tests put a
- * simulated kernel here; NULL in TlmOcConfig means the real one.
- */
-typedef struct TlmOcOps {
-    int (*write)(const char *path, const char *text, void *opaque);
-    int (*mkdir)(const char *path, void *opaque);
-    int (*rmdir)(const char *path, void *opaque);
-    int (*set_affinity)(pid_t tid, const TlmCpuSet *cpus, void *opaque);
-} TlmOcOps;
 
 typedef struct TlmOcConfig {
     TlmOcMethod method;
@@ -179,6 +117,5 @@ bool tlm_oc_cleanup_stale(const TlmOcConfig *cfg, GPtrArray *removed,
                           GError **errp);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TlmOc, tlm_oc_free)
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(TlmOcSchedule, tlm_oc_schedule_free)
 
 #endif /* TLM_OVERCOMMIT_H */

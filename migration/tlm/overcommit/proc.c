@@ -7,18 +7,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "overcommit-int.h"
-
-char *tlm_oc_read(const char *dir, const char *file, GError **errp)
-{
-    g_autofree char *path = g_build_filename(dir, file, NULL);
-    char *text;
-
-    if (!g_file_get_contents(path, &text, NULL, errp)) {
-        return NULL;
-    }
-    return g_strchomp(text);
-}
+#include "error.h"
+#include "ops.h"
+#include "proc.h"
 
 bool tlm_oc_has_word(const char *list, const char *word)
 {
@@ -27,9 +18,9 @@ bool tlm_oc_has_word(const char *list, const char *word)
     return g_strv_contains((const char *const *)words, word);
 }
 
-static char *thread_dir(TlmOc *oc, pid_t tid)
+static char *thread_dir(const char *proc, pid_t tid)
 {
-    return g_strdup_printf("%s/task/%d", oc->proc, (int)tid);
+    return g_strdup_printf("%s/task/%d", proc, (int)tid);
 }
 
 bool tlm_oc_read_stat(const char *path, pid_t *pid, uint64_t *start)
@@ -58,9 +49,9 @@ bool tlm_oc_read_stat(const char *path, pid_t *pid, uint64_t *start)
     return true;
 }
 
-static bool thread_start(TlmOc *oc, pid_t tid, uint64_t *start)
+static bool thread_start(const char *proc, pid_t tid, uint64_t *start)
 {
-    g_autofree char *dir = thread_dir(oc, tid);
+    g_autofree char *dir = thread_dir(proc, tid);
     g_autofree char *path = g_build_filename(dir, "stat", NULL);
 
     return tlm_oc_read_stat(path, NULL, start);
@@ -82,10 +73,10 @@ static bool parse_list(const char *status, const char *key, TlmCpuSet *set,
     return tlm_cpus_parse(list, set, errp);
 }
 
-bool tlm_oc_thread_mask(TlmOc *oc, pid_t tid, TlmCpuSet *mask,
+bool tlm_oc_thread_mask(const char *proc, pid_t tid, TlmCpuSet *mask,
                         TlmCpuSet *mems, GError **errp)
 {
-    g_autofree char *dir = thread_dir(oc, tid);
+    g_autofree char *dir = thread_dir(proc, tid);
     g_autofree char *status = tlm_oc_read(dir, "status", errp);
 
     return status &&
@@ -93,28 +84,28 @@ bool tlm_oc_thread_mask(TlmOc *oc, pid_t tid, TlmCpuSet *mask,
            (!mems || parse_list(status, "\nMems_allowed_list:", mems, errp));
 }
 
-char *tlm_oc_thread_cgroups(TlmOc *oc, pid_t tid, GError **errp)
+char *tlm_oc_thread_cgroups(const char *proc, pid_t tid, GError **errp)
 {
-    g_autofree char *dir = thread_dir(oc, tid);
+    g_autofree char *dir = thread_dir(proc, tid);
 
     return tlm_oc_read(dir, "cgroup", errp);
 }
 
-TlmOcThread *tlm_oc_thread_save(TlmOc *oc, pid_t tid, GError **errp)
+TlmOcThread *tlm_oc_thread_save(const char *proc, pid_t tid, GError **errp)
 {
     TlmOcThread *t = g_new0(TlmOcThread, 1);
     g_autoptr(GError) err = NULL;
     uint64_t start;
 
     t->tid = tid;
-    if (thread_start(oc, tid, &t->start)) {
-        t->cgroups = tlm_oc_thread_cgroups(oc, tid, &err);
+    if (thread_start(proc, tid, &t->start)) {
+        t->cgroups = tlm_oc_thread_cgroups(proc, tid, &err);
         if (t->cgroups &&
-            tlm_oc_thread_mask(oc, tid, &t->mask, &t->mems, &err)) {
+            tlm_oc_thread_mask(proc, tid, &t->mask, &t->mems, &err)) {
             return t;
         }
         /* It may have ended between the reads: then it is no error */
-        if (thread_start(oc, tid, &start) && start == t->start) {
+        if (thread_start(proc, tid, &start) && start == t->start) {
             g_propagate_error(errp, g_steal_pointer(&err));
         }
     }
@@ -128,11 +119,11 @@ void tlm_oc_thread_free(TlmOcThread *t)
     g_free(t);
 }
 
-bool tlm_oc_thread_alive(TlmOc *oc, const TlmOcThread *t)
+bool tlm_oc_thread_alive(const char *proc, const TlmOcThread *t)
 {
     uint64_t start;
 
-    return thread_start(oc, t->tid, &start) && start == t->start;
+    return thread_start(proc, t->tid, &start) && start == t->start;
 }
 
 char *tlm_oc_cgroup_path(const char *text, const char *controller, bool v2)

@@ -5,17 +5,14 @@
  */
 #include "qemu/osdep.h"
 #include <math.h>
-#include "overcommit.h"
+#include "cpus.h"
+#include "error.h"
+#include "schedule.h"
 
 struct TlmOcSchedule {
     size_t n;
     TlmOcStep *steps;
 };
-
-GQuark tlm_oc_error_quark(void)
-{
-    return g_quark_from_static_string("tlm-oc-error-quark");
-}
 
 TlmOcSchedule *tlm_oc_schedule_new(const TlmOcStep *steps, size_t n,
                                    GError **errp)

@@ -9,7 +9,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "overcommit-int.h"
+#include "error.h"
+#include "group.h"
+#include "proc.h"
+#include "stale.h"
 
 static bool process_exists(const char *root, pid_t pid, uint64_t start)
 {
@@ -27,28 +30,28 @@ static bool has_threads(const char *dir)
     return (v2 && *v2) || (v1 && *v1);
 }
 
-static bool clean_one(const TlmOcOps *ops, void *opaque, const char *path,
+static bool clean_one(const TlmOcSystem *sys, const char *path,
                       GString *errors)
 {
     g_autoptr(GError) err = NULL;
 
     if (has_threads(path)) {
-        g_string_append_printf(errors, "%s%s has threads in it, but no "
-                               "process of its name exists",
-                               errors->len ? "; " : "", path);
+        g_autofree char *text = g_strconcat(path, " has threads in it, but no "
+                                            "process of its name exists",
+                                            NULL);
+
+        tlm_oc_add_message(errors, NULL, text);
         return false;
     }
-    if (!tlm_oc_group_remove(ops, opaque, path, &err)) {
-        g_string_append_printf(errors, "%s%s", errors->len ? "; " : "",
-                               err->message);
+    if (!tlm_oc_group_remove(sys, path, &err)) {
+        tlm_oc_add_message(errors, NULL, err->message);
         return false;
     }
     return true;
 }
 
-void tlm_oc_clean_below(const char *root, const TlmOcOps *ops, void *opaque,
-                        const char *parent, GPtrArray *removed,
-                        GString *errors)
+void tlm_oc_clean_below(const TlmOcSystem *sys, const char *parent,
+                        GPtrArray *removed, GString *errors)
 {
     g_autoptr(GDir) dir = g_dir_open(parent, 0, NULL);
     const char *name;
@@ -60,8 +63,8 @@ void tlm_oc_clean_below(const char *root, const TlmOcOps *ops, void *opaque,
 
         if (tlm_oc_group_parse(name, &pid, &start) &&
             g_file_test(path, G_FILE_TEST_IS_DIR) &&
-            !process_exists(root, pid, start) &&
-            clean_one(ops, opaque, path, errors) && removed) {
+            !process_exists(sys->root, pid, start) &&
+            clean_one(sys, path, errors) && removed) {
             g_ptr_array_add(removed, g_strdup(path));
         }
     }
@@ -106,27 +109,15 @@ static void add_dirs(const char *root, const char *controller, bool v2,
     }
 }
 
-bool tlm_oc_cleanup_stale(const TlmOcConfig *cfg, GPtrArray *removed,
-                          GError **errp)
+void tlm_oc_clean_own(const TlmOcSystem *sys, GPtrArray *removed,
+                      GString *errors)
 {
     g_autoptr(GPtrArray) dirs = g_ptr_array_new_with_free_func(g_free);
-    g_autoptr(GString) errors = g_string_new(NULL);
-    const char *root = cfg->root ?: "";
 
-    if (cfg->cgroup) {
-        g_ptr_array_add(dirs, g_strconcat(root, cfg->cgroup, NULL));
-    } else {
-        add_dirs(root, NULL, true, dirs);
-        add_dirs(root, "cpuset", false, dirs);
-        add_dirs(root, "cpu", false, dirs);
-    }
+    add_dirs(sys->root, NULL, true, dirs);
+    add_dirs(sys->root, "cpuset", false, dirs);
+    add_dirs(sys->root, "cpu", false, dirs);
     for (guint i = 0; i < dirs->len; i++) {
-        tlm_oc_clean_below(root, cfg->ops ?: &tlm_oc_real_ops, cfg->opaque,
-                           g_ptr_array_index(dirs, i), removed, errors);
+        tlm_oc_clean_below(sys, g_ptr_array_index(dirs, i), removed, errors);
     }
-    if (errors->len) {
-        g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_RESTORE, "%s",
-                    errors->str);
-    }
-    return !errors->len;
 }

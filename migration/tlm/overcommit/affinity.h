@@ -1,0 +1,16 @@
+/*
+ * TLM: vCPU over-commit by sched_setaffinity
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TLM_OVERCOMMIT_AFFINITY_H
+#define TLM_OVERCOMMIT_AFFINITY_H
+
+#include "backend.h"
+
+extern const TlmOcBackend tlm_oc_affinity;
+
+/* Puts the mask back; used after cgroup moves as well */
+bool tlm_oc_affinity_put_back(TlmOcHold *h, TlmOcThread *t, GError **errp);
+
+#endif
