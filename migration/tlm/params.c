@@ -176,9 +176,9 @@ static void hmp_set_schedule(const char *value, Error **errp)
 {
     MigrateSetParameters params = { .has_tlm_overcommit = true };
     MigrationTlmOvercommitStepList **tail = &params.tlm_overcommit;
-    g_auto(GStrv) steps = g_strsplit(value, ",", -1);
     g_autoptr(GError) gerr = NULL;
     g_autoptr(TlmOcSchedule) schedule = NULL;
+    TlmOcStep step;
 
     if (*value) {
         schedule = tlm_oc_schedule_parse(value, &gerr);
@@ -187,14 +187,13 @@ static void hmp_set_schedule(const char *value, Error **errp)
             return;
         }
     }
-    for (char **s = steps; *s; s++) {
-        g_autofree MigrationTlmOvercommitStep *step =
-            g_new0(MigrationTlmOvercommitStep, 1);
+    for (size_t i = 0;
+         schedule && tlm_oc_schedule_step(schedule, i, &step); i++) {
+        MigrationTlmOvercommitStep *s = g_new0(MigrationTlmOvercommitStep, 1);
 
-        if (sscanf(*s, " %lf -( %u", &step->progress, &step->cpus) == 2) {
-            step->progress *= 100;
-            QAPI_LIST_APPEND(tail, g_steal_pointer(&step));
-        }
+        s->progress = step.progress;
+        s->cpus = step.cpus;
+        QAPI_LIST_APPEND(tail, s);
     }
     qmp_migrate_set_parameters(&params, errp);
     qapi_free_MigrationTlmOvercommitStepList(params.tlm_overcommit);

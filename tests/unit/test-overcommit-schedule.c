@@ -58,6 +58,7 @@ static void test_parse(void)
                                                          NULL);
     g_autoptr(TlmOcSchedule) edge = NULL;
     g_autofree char *text = NULL;
+    TlmOcStep step;
 
     g_assert_nonnull(one);
     g_assert_cmpuint(tlm_oc_schedule_cpus(one, 49.9), ==, 0);
@@ -72,6 +73,11 @@ static void test_parse(void)
     g_assert_cmpuint(tlm_oc_schedule_cpus(edge, 100), ==, 1);
     text = tlm_oc_schedule_to_string(edge);
     g_assert_cmpstr(text, ==, "0-(16),0.125-(4),1-(1)");
+    g_assert_true(tlm_oc_schedule_step(edge, 1, &step));
+    g_assert_cmpfloat(step.progress, ==, 12.5);
+    g_assert_cmpuint(step.cpus, ==, 4);
+    g_assert_true(tlm_oc_schedule_step(edge, 2, &step));
+    g_assert_false(tlm_oc_schedule_step(edge, 3, &step));
 
     /* 0.55 * 100 is more than 55 in floating point */
     for (unsigned percent = 0; percent <= 100; percent++) {

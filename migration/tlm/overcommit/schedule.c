@@ -125,6 +125,15 @@ double tlm_oc_schedule_next(const TlmOcSchedule *s, double progress)
     return HUGE_VAL;
 }
 
+bool tlm_oc_schedule_step(const TlmOcSchedule *s, size_t i, TlmOcStep *step)
+{
+    if (i >= s->n) {
+        return false;
+    }
+    *step = s->steps[i];
+    return true;
+}
+
 char *tlm_oc_schedule_to_string(const TlmOcSchedule *s)
 {
     GString *text = g_string_new(NULL);

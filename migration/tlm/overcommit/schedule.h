@@ -41,6 +41,9 @@ unsigned tlm_oc_schedule_cpus(const TlmOcSchedule *s, double progress);
 /* Where the first step after @progress percent is; HUGE_VAL: there is none */
 double tlm_oc_schedule_next(const TlmOcSchedule *s, double progress);
 
+/* Gives step number @i, the first being 0; false: there are not so many */
+bool tlm_oc_schedule_step(const TlmOcSchedule *s, size_t i, TlmOcStep *step);
+
 /* The schedule in the notation that tlm_oc_schedule_parse() reads */
 char *tlm_oc_schedule_to_string(const TlmOcSchedule *s);
 
