@@ -101,7 +101,7 @@ void tlm_guest_ram_skip_unpopulated(void *opaque, unsigned block,
     Skip skip = { .ram = ram, .block = block, .first = first };
     uint64_t offset = (uint64_t)first << ram->page_bits;
     uint64_t len = (uint64_t)num << ram->page_bits;
-    TlmPopulated populated;
+    TlmPagemap pagemap;
 
     if (migrate_zero_page_detection() != ZERO_PAGE_DETECTION_MULTIFD) {
         return;
@@ -109,10 +109,10 @@ void tlm_guest_ram_skip_unpopulated(void *opaque, unsigned block,
     switch (memory_kind(rb)) {
     case MEMORY_ANON:
         if (worth_looking(ram) &&
-            tlm_populated_open(&populated, qemu_real_host_page_size())) {
-            tlm_populated_anon(&populated, rb->host + offset, len,
+            tlm_pagemap_open(&pagemap, qemu_real_host_page_size())) {
+            tlm_populated_anon(&pagemap, rb->host + offset, len,
                                forget_run, &skip);
-            tlm_populated_close(&populated);
+            tlm_pagemap_close(&pagemap);
         }
         break;
     case MEMORY_SHMEM:

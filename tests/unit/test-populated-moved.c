@@ -53,7 +53,7 @@ typedef struct Mover {
 } Mover;
 
 struct Fixture {
-    TlmPopulated p;
+    TlmPagemap p;
     Way way;
     const Mover *mover;
     int fd;
@@ -94,7 +94,7 @@ static void setup_memory(Fixture *f, Way way, bool small_pages)
     f->page = getauxval(AT_PAGESZ);
     f->size = SIZE;
     f->fd = -1;
-    g_assert_true(tlm_populated_open(&f->p, f->page));
+    g_assert_true(tlm_pagemap_open(&f->p, f->page));
     f->p.can_scan = way == ANON_SCAN;
     g_assert(mem != MAP_FAILED);
     mem = (uint8_t *)QEMU_ALIGN_UP((uintptr_t)mem, HUGE_SIZE);
@@ -119,7 +119,7 @@ static void setup_memory(Fixture *f, Way way, bool small_pages)
 
 static void free_memory(Fixture *f)
 {
-    tlm_populated_close(&f->p);
+    tlm_pagemap_close(&f->p);
     munmap(f->mem, SIZE);
     if (f->fd >= 0) {
         close(f->fd);

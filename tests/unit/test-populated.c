@@ -21,6 +21,7 @@ static ssize_t seam_pread(int fd, void *buf, size_t size, off_t offset);
 
 #define lseek seam_lseek
 #define pread seam_pread
+#include "pagemap.c"
 #include "engine/populated.c"
 #undef lseek
 #undef pread
@@ -28,7 +29,7 @@ static ssize_t seam_pread(int fd, void *buf, size_t size, off_t offset);
 #define MB (1UL << 20)
 
 typedef struct {
-    TlmPopulated p;
+    TlmPagemap p;
     bool scan;                  /* with PAGEMAP_SCAN */
     uint64_t page;
     uint64_t pages;
@@ -88,15 +89,15 @@ static void ignore(void *opaque, uint64_t start, uint64_t len)
 
 static bool kernel_has_scan(void)
 {
-    TlmPopulated p;
+    TlmPagemap p;
     uint64_t page = getauxval(AT_PAGESZ);
     void *mem = mmap(NULL, page, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     g_assert(mem != MAP_FAILED);
-    g_assert_true(tlm_populated_open(&p, page));
+    g_assert_true(tlm_pagemap_open(&p, page));
     tlm_populated_anon(&p, mem, page, ignore, NULL);
-    tlm_populated_close(&p);
+    tlm_pagemap_close(&p);
     munmap(mem, page);
     return p.can_scan;
 }
@@ -107,7 +108,7 @@ static void setup(Fixture *f, gconstpointer scan)
     memset(&kernel, 0, sizeof(kernel));
     f->page = getauxval(AT_PAGESZ);
     f->scan = GPOINTER_TO_INT(scan);
-    g_assert_true(tlm_populated_open(&f->p, f->page));
+    g_assert_true(tlm_pagemap_open(&f->p, f->page));
     f->p.can_scan = f->scan;
 }
 
@@ -128,7 +129,7 @@ static void use_small_pages(Fixture *f)
 
 static void teardown(Fixture *f, gconstpointer scan)
 {
-    tlm_populated_close(&f->p);
+    tlm_pagemap_close(&f->p);
     if (f->mem) {
         munmap(f->mem, f->pages * f->page);
     }
@@ -453,12 +454,34 @@ static void test_unmapped(Fixture *f, gconstpointer scan)
 static void test_no_answer(Fixture *f, gconstpointer scan)
 {
     map_memory(f, MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-    tlm_populated_close(&f->p);
-    f->p.pagemap = open("/dev/null", O_RDONLY);
-    g_assert_cmpint(f->p.pagemap, >=, 0);
+    tlm_pagemap_close(&f->p);
+    f->p.fd = open("/dev/null", O_RDONLY);
+    g_assert_cmpint(f->p.fd, >=, 0);
     g_assert_false(tlm_populated_anon(&f->p, f->mem, MB, found, f));
     g_assert_cmpuint(f->runs, ==, 0);
     g_assert_false(f->p.can_scan);
+}
+
+/* One page at a time, as the dry run looks */
+static void test_page(Fixture *f, gconstpointer scan)
+{
+    map_memory(f, MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    use_small_pages(f);
+    f->mem[3 * f->page] = 1;
+    g_assert_cmpint(tlm_pagemap_page(&f->p, f->mem + 2 * f->page), ==,
+                    TLM_PAGEMAP_ABSENT);
+    g_assert_cmpint(tlm_pagemap_page(&f->p, f->mem + 3 * f->page), ==,
+                    TLM_PAGEMAP_PRESENT);
+    g_assert_cmpint(tlm_pagemap_page(&f->p, f->mem + 4 * f->page - 1), ==,
+                    TLM_PAGEMAP_PRESENT);
+    g_assert_cmpint(tlm_pagemap_page(&f->p, f->mem + 4 * f->page), ==,
+                    TLM_PAGEMAP_ABSENT);
+
+    tlm_pagemap_close(&f->p);
+    f->p.fd = open("/dev/null", O_RDONLY);
+    g_assert_cmpint(f->p.fd, >=, 0);
+    g_assert_cmpint(tlm_pagemap_page(&f->p, f->mem), ==,
+                    TLM_PAGEMAP_UNKNOWN);
 }
 
 /*
@@ -709,6 +732,7 @@ int main(int argc, char **argv)
     add("unmapped", test_unmapped);
     add("no-answer", test_no_answer);
     add("left-out", test_left_out);
+    g_test_add("/populated/page", Fixture, NULL, setup, test_page, teardown);
     g_test_add_func("/populated/resident", test_resident);
     g_test_add("/populated/shmem/pages", Fixture, NULL, setup, test_shmem,
                teardown);

@@ -17,11 +17,7 @@
 #ifndef TLM_POPULATED_H
 #define TLM_POPULATED_H
 
-typedef struct TlmPopulated {
-    int pagemap;                /* /proc/self/pagemap, or -1 */
-    bool can_scan;              /* the kernel may have PAGEMAP_SCAN */
-    uint64_t page_size;         /* of the host */
-} TlmPopulated;
+#include "../pagemap.h"
 
 /*
  * [@start, @start + @len) reads as zero; in bytes from the start of the
@@ -30,13 +26,9 @@ typedef struct TlmPopulated {
 typedef void TlmZeroRun(void *opaque, uint64_t start, uint64_t len);
 
 /*
- * False: there is no way to look at private memory here, e.g. no /proc.
+ * Bytes of private anonymous memory in use by this process; 0: not known.
  * No locks, any thread; the same goes for what follows.
  */
-bool tlm_populated_open(TlmPopulated *p, uint64_t page_size);
-void tlm_populated_close(TlmPopulated *p);
-
-/* Bytes of private anonymous memory in use by this process; 0: not known */
 uint64_t tlm_populated_resident(uint64_t page_size);
 
 /*
@@ -44,11 +36,8 @@ uint64_t tlm_populated_resident(uint64_t page_size);
  * private anonymous memory of this process with pages of the host's page
  * size (or transparent huge pages), @host aligned to it.  Returns false if
  * the kernel did not answer for all of the range.
- *
- * PAGEMAP_SCAN is in Linux 6.7 and later, and also reports mappings of the
- * kernel's page of zeros; before that, the entries of pagemap are read.
  */
-bool tlm_populated_anon(TlmPopulated *p, const void *host, uint64_t len,
+bool tlm_populated_anon(TlmPagemap *p, const void *host, uint64_t len,
                         TlmZeroRun *found, void *opaque);
 
 /*

@@ -46,6 +46,7 @@
 #include "migration/ram.h"
 #include "system/runstate.h"
 #include "estimate.h"
+#include "../pagemap.h"
 #include "../trace.h"
 
 /* A round is a quarter of the window, but not longer than this */
@@ -63,9 +64,6 @@
 /* Pages that are looked at to tell how much of RAM is not zero */
 #define SAMPLES 16384
 #define SAMPLES_AT_ONCE 64
-
-#define PAGEMAP_SWAPPED (1ULL << 62)
-#define PAGEMAP_PRESENT (1ULL << 63)
 
 typedef struct EstimateBlock {
     RAMBlock *rb;
@@ -187,23 +185,22 @@ static void free_blocks(Measurement *m)
  * is not there is not read.  If in doubt: yes.
  */
 static bool page_has_data(const EstimateBlock *b, unsigned long page,
-                          unsigned page_bits, int pagemap)
+                          unsigned page_bits, const TlmPagemap *pagemap)
 {
     uint64_t offset = (uint64_t)page << page_bits;
     const uint8_t *host = b->rb->host + offset;
-    uintptr_t host_page = (uintptr_t)host / qemu_real_host_page_size();
-    uint64_t entry;
     off_t data;
 
-    if (b->rb->guest_memfd >= 0 ||
-        pread(pagemap, &entry, sizeof(entry), host_page * sizeof(entry)) !=
-        sizeof(entry)) {
+    if (b->rb->guest_memfd >= 0) {
         return true;
     }
-    if (entry & PAGEMAP_PRESENT) {
+    switch (tlm_pagemap_page(pagemap, host)) {
+    case TLM_PAGEMAP_PRESENT:
         return !buffer_is_zero(host, 1 << page_bits);
-    }
-    if (entry & PAGEMAP_SWAPPED) {
+    case TLM_PAGEMAP_ABSENT:
+        break;
+    case TLM_PAGEMAP_SWAPPED:
+    case TLM_PAGEMAP_UNKNOWN:
         return true;
     }
     if (b->rb->fd < 0) {
@@ -224,9 +221,9 @@ static bool page_has_data(const EstimateBlock *b, unsigned long page,
 static void sample_populated(Measurement *m)
 {
     unsigned long stride = MAX(1, m->total_pages / SAMPLES);
-    int pagemap = qemu_open_old("/proc/self/pagemap", O_RDONLY);
+    TlmPagemap pagemap;
 
-    if (pagemap < 0) {
+    if (!tlm_pagemap_open(&pagemap, qemu_real_host_page_size())) {
         return;
     }
     m->populated_known = true;
@@ -246,14 +243,14 @@ static void sample_populated(Measurement *m)
                 unsigned long len = MIN(stride, b->pages - start);
                 unsigned long page = start + g_random_double() * len;
 
-                if (page_has_data(b, page, m->page_bits, pagemap)) {
+                if (page_has_data(b, page, m->page_bits, &pagemap)) {
                     m->populated_pages += len;
                 }
                 start += len;
             }
         }
     }
-    close(pagemap);
+    tlm_pagemap_close(&pagemap);
 }
 
 /*
