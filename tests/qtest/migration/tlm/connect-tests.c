@@ -21,7 +21,7 @@
 /* ms: long enough to see that the migration is in setup first */
 #define SETUP_BOUND 1000
 
-static void migrate(TlmPair *pair, const char *uri, bool bound)
+static void migrate_to_setup(TlmPair *pair, const char *uri, bool bound)
 {
     if (bound) {
         migrate_set_parameter_int(pair->from, "tlm-time-bound", SETUP_BOUND);
@@ -48,7 +48,7 @@ static void check_bound_ends_setup(QTestState *from)
     migrate_set_parameter_int(from, "tlm-time-bound", 0);
 }
 
-static void end(TlmPair *pair, bool bound)
+static void end_setup(TlmPair *pair, bool bound)
 {
     if (bound) {
         check_bound_ends_setup(pair->from);
@@ -114,8 +114,8 @@ static void check_deaf(bool bound)
         return;
     }
     deaf_open(&deaf);
-    migrate(&pair, deaf.uri, bound);
-    end(&pair, bound);
+    migrate_to_setup(&pair, deaf.uri, bound);
+    end_setup(&pair, bound);
     tlm_assert_stages("");
     if (bound) {
         check_refused_meanwhile(pair.from);
@@ -152,8 +152,8 @@ static void check_silent_tls(TlmProxyFlow said, bool bound)
         return;
     }
     tlm_proxy_forward(pair.proxy, said);
-    migrate(&pair, NULL, bound);
-    end(&pair, bound);
+    migrate_to_setup(&pair, NULL, bound);
+    end_setup(&pair, bound);
     if (said == TLM_PROXY_NONE) {
         /* Else QEMU may find out when RAM has been set up */
         tlm_assert_stages("");

@@ -9,6 +9,7 @@
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 #include "framework.h"
+#include "query.h"
 #include "tests.h"
 
 static QDict *set_cap(QTestState *who, const char *cap, bool on)
@@ -85,7 +86,7 @@ static void check_start_refused(QTestState *vm, const char *uri,
                     vm, "{ 'execute': 'migrate',"
                         "  'arguments': { 'uri': %s } }", uri), words);
     rsp = migrate_query(vm);
-    g_assert_false(qdict_haskey(rsp, "tlm"));
+    g_assert_false(tlm_info_present(rsp));
     qobject_unref(rsp);
 }
 
