@@ -353,7 +353,8 @@ static void check_sense(SimResult *r, const TlmPlanDecision *d, double last)
     r->nonsense |= !(d->progress >= 0 && d->progress <= 1) ||
                    !(d->guest_speed >= 0 && d->guest_speed <= 1) ||
                    !(d->bandwidth >= 0) || !(d->dirty_rate >= 0) ||
-                   d->epoch_ms < 1 || d->epoch_ms > 10000 || !d->reason;
+                   d->epoch_ms < 1 || d->epoch_ms > 10000 ||
+                   !tlm_plan_reason_str(d->reason);
 }
 
 static void epoch(Sim *s, double length, double cap,
@@ -512,9 +513,9 @@ void sim_run(const SimConfig *c, SimResult *r)
                    fresh / 1e6, b.sent / 1e6, b.bytes, d.bandwidth / 1e6,
                    d.guest_speed, d.send_hot ? " hot" : "", d.epoch_ms,
                    d.predicted_total_ms / 1e3, d.predicted_downtime_ms / 1e3,
-                   d.progress * 100, d.reason);
+                   d.progress * 100, tlm_plan_reason_str(d.reason));
         }
-        r->reason = d.reason;
+        r->reason = tlm_plan_reason_str(d.reason);
         if (d.action == TLM_PLAN_CANCEL) {
             r->ended = r->cancelled = true;
             r->total = r->live = s->now;

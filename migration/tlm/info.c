@@ -204,7 +204,7 @@ MigrationTlmInfo *tlm_info(TlmMigration *m)
     t->dirty_rate = m->plan.dirty_rate;
     t->epochs = c.epochs;
     t->sync_time = m->shown_sync_ns / SCALE_US;
-    t->decision = g_strdup(m->plan.reason);
+    t->decision = g_strdup(tlm_plan_reason_str(m->plan.reason));
     t->guest_speed = m->shown_speed;
     t->lost_work = lost_ns(m, s, now_ns) / SCALE_MS;
     tlm_placement_fill_info(t);

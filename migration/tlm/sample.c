@@ -128,7 +128,7 @@ void tlm_ask_planner(TlmMigration *m, TlmPlanDecision *decision)
     }
     tlm_planner_step(m->planner, &params, &sample, decision);
     tell_bound(m, &params, decision);
-    trace_tlm_plan(decision->action, decision->reason,
+    trace_tlm_plan(decision->action, tlm_plan_reason_str(decision->reason),
                    decision->epoch_ms, decision->predicted_total_ms,
                    decision->predicted_downtime_ms);
     WITH_QEMU_LOCK_GUARD(&m->lock) {

@@ -137,7 +137,7 @@ void tlm_ram_setup(void)
         m->valid = true;
         m->plan.bound_reachable = true;
         m->plan.downtime_reachable = true;
-        m->plan.reason = "setup";
+        m->plan.reason = TLM_PLAN_REASON_SETUP;
         m->mark_ns[TLM_MARK_START] = s->start_time * SCALE_MS;
     }
     tlm_connect_end();

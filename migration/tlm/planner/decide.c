@@ -152,12 +152,12 @@ void tlm_plan_converge(TlmPlanner *p, const TlmPlanParams *params,
 
     if (left + tlm_plan_dirtied_meanwhile(p) <= fit) {
         d->action = TLM_PLAN_SWITCHOVER;
-        d->reason = "what is left fits in the downtime limit";
+        d->reason = TLM_PLAN_REASON_FITS;
         return;
     }
     if (p->throttled && left <= tlm_plan_dirtied_meanwhile(p)) {
         d->action = TLM_PLAN_SWITCHOVER;
-        d->reason = "less is left than becomes dirty while the guest stops";
+        d->reason = TLM_PLAN_REASON_LESS_THAN_REDIRTIED;
         return;
     }
 
@@ -171,11 +171,11 @@ void tlm_plan_converge(TlmPlanner *p, const TlmPlanParams *params,
             p->stuck = 0;
         } else if (p->stuck >= STUCK_EPOCHS && !tlm_plan_link_dead(p)) {
             d->action = TLM_PLAN_SWITCHOVER;
-            d->reason = "no progress, and the guest cannot be slowed more";
+            d->reason = TLM_PLAN_REASON_NO_PROGRESS;
             return;
         }
         d->send_hot = true;
-        d->reason = "throttled until what is left fits";
+        d->reason = TLM_PLAN_REASON_THROTTLED;
         shorten_epoch(p, ratio(left - fit, speed * (1 - THROTTLE_SHARE)) +
                       EPOCH_FLOOR / 4);
         return;
@@ -194,7 +194,7 @@ void tlm_plan_converge(TlmPlanner *p, const TlmPlanParams *params,
     if (full <= FULL_SPEED_PATIENCE * slow + p->epoch &&
         p->clock - p->passed_at <= p->patience) {
         d->send_hot = send_hot;
-        d->reason = "what is left shrinks at full guest speed";
+        d->reason = TLM_PLAN_REASON_SHRINKS;
         shorten_epoch(p, full + EPOCH_FLOOR / 4);
         return;
     }
@@ -205,13 +205,13 @@ void tlm_plan_converge(TlmPlanner *p, const TlmPlanParams *params,
     if (n->dirty - n->hot > speed * p->epoch / 2 &&
         speed - p->redirty > speed * 0.8 &&
         p->clock - p->passed_at <= p->patience) {
-        d->reason = "settled pages first, at full guest speed";
+        d->reason = TLM_PLAN_REASON_SETTLED_FIRST;
         shorten_epoch(p, ratio(n->dirty - n->hot, speed));
         return;
     }
     tlm_plan_throttle(p, params);
     d->send_hot = true;
-    d->reason = "what is left does not shrink: throttle";
+    d->reason = TLM_PLAN_REASON_DOES_NOT_SHRINK;
 }
 
 /*
@@ -288,7 +288,7 @@ bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
         d->bound_reachable = false;
         if (cancel) {
             d->action = TLM_PLAN_CANCEL;
-            d->reason = "the time bound has passed";
+            d->reason = TLM_PLAN_REASON_BOUND_PASSED;
             return true;
         }
     }
@@ -319,7 +319,7 @@ bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
             if (sure && lost) {
                 d->bound_reachable = false;
                 d->action = TLM_PLAN_CANCEL;
-                d->reason = "the time bound cannot be kept";
+                d->reason = TLM_PLAN_REASON_BOUND_OUT_OF_REACH;
                 return true;
             }
             if (!trusted && !told) {
@@ -329,7 +329,7 @@ bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
                 /* nor is the guest stopped for what seems to be of no use */
                 shorten_epoch(p, EPOCH_MIN);
                 d->send_hot = p->throttled || n->unsent <= 0;
-                d->reason = "the time bound seems to be out of reach";
+                d->reason = TLM_PLAN_REASON_BOUND_DOUBTED;
                 return true;
             }
         }
@@ -359,8 +359,8 @@ bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
         } else if (!tlm_plan_link_dead(p)) {
             d->action = TLM_PLAN_SWITCHOVER;
             d->reason = lost && slack < -noise ?
-                "the time bound is out of reach: overrun least" :
-                "the time bound requires it";
+                TLM_PLAN_REASON_BOUND_OVERRUN :
+                TLM_PLAN_REASON_BOUND_REQUIRES_STOP;
             return true;
         }
     }
@@ -382,7 +382,7 @@ bool tlm_plan_keep_bound(TlmPlanner *p, const TlmPlanParams *params,
         tlm_plan_throttle(p, params);
         p->throttled_bound_ms = params->time_bound_ms;
         d->send_hot = true;
-        d->reason = "the time bound requires throttling";
+        d->reason = TLM_PLAN_REASON_BOUND_REQUIRES_THROTTLE;
         return true;
     }
     return false;

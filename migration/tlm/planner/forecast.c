@@ -283,7 +283,7 @@ void tlm_planner_estimate(const TlmPlanParams *params,
         (stop.safe < FOREVER && stop.safe <= with.time_bound_ms / MS_PER_S);
     d.bandwidth = tlm_plan_live_bandwidth(p, &with);
     d.dirty_rate = rate;
-    d.reason = "estimate";
+    d.reason = TLM_PLAN_REASON_ESTIMATE;
     *decision = d;
     tlm_planner_free(p);
 }

@@ -107,7 +107,7 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
         .guest_speed = 1,
         .send_settled = true,
         .bound_reachable = true,
-        .reason = "mtx has not passed over all RAM yet",
+        .reason = TLM_PLAN_REASON_PASS,
     };
     double owed, again, owed_then, fit;
     TlmPlanForecast f;
@@ -153,7 +153,7 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
 
     if (sample->switchover_requested) {
         d.action = TLM_PLAN_SWITCHOVER;
-        d.reason = "asked for";
+        d.reason = TLM_PLAN_REASON_ASKED_FOR;
         ended = true;
     } else if (params->time_bound_ms) {
         ended = tlm_plan_keep_bound(p, params, &n, &stop, trusted, &d);
@@ -163,18 +163,18 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
         tlm_plan_pass_is_futile(p, params, &n, &f, fit)) {
         tlm_plan_throttle(p, params);
         d.send_hot = true;
-        d.reason = "most of what is sent is dirtied again: throttle";
+        d.reason = TLM_PLAN_REASON_PASS_FUTILE;
         ended = true;
     }
     if (!ended && p->throttled && !sample->mtx_done) {
         d.send_hot = true;
-        d.reason = "throttled, mtx has not passed over all RAM yet";
+        d.reason = TLM_PLAN_REASON_THROTTLED_PASS;
         ended = true;
     }
     if (!ended && sample->mtx_done) {
         if (params->converge == TLM_PLAN_CONVERGE_NONE) {
             d.action = TLM_PLAN_SWITCHOVER;
-            d.reason = "mtx has passed over all RAM";
+            d.reason = TLM_PLAN_REASON_PASS_OVER;
         } else {
             tlm_plan_converge(p, params, &n, fit, &d);
         }
@@ -183,10 +183,10 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
     if (d.action == TLM_PLAN_SWITCHOVER) {
         if (!sample->can_switchover) {
             d.action = TLM_PLAN_CONTINUE;
-            d.reason = "the destination is not ready for the switchover";
+            d.reason = TLM_PLAN_REASON_NOT_READY;
         } else if (tlm_plan_link_dead(p)) {
             d.action = TLM_PLAN_CONTINUE;
-            d.reason = "nothing gets through: no switchover into a dead link";
+            d.reason = TLM_PLAN_REASON_LINK_DEAD;
         }
         if (d.action == TLM_PLAN_CONTINUE) {
             d.send_hot = p->throttled;

@@ -33,6 +33,34 @@ typedef enum {
     TLM_PLAN_CANCEL,          /* give up: the bound cannot be kept */
 } TlmPlanAction;
 
+/* Why; tlm_plan_reason_str() says it to a person */
+typedef enum {
+    TLM_PLAN_REASON_SETUP,
+    TLM_PLAN_REASON_PASS,
+    TLM_PLAN_REASON_PASS_OVER,
+    TLM_PLAN_REASON_ASKED_FOR,
+    TLM_PLAN_REASON_FITS,
+    TLM_PLAN_REASON_LESS_THAN_REDIRTIED,
+    TLM_PLAN_REASON_SHRINKS,
+    TLM_PLAN_REASON_SETTLED_FIRST,
+    TLM_PLAN_REASON_DOES_NOT_SHRINK,
+    TLM_PLAN_REASON_PASS_FUTILE,
+    TLM_PLAN_REASON_THROTTLED_PASS,
+    TLM_PLAN_REASON_THROTTLED,
+    TLM_PLAN_REASON_NO_PROGRESS,
+    TLM_PLAN_REASON_BOUND_REQUIRES_STOP,
+    TLM_PLAN_REASON_BOUND_REQUIRES_THROTTLE,
+    TLM_PLAN_REASON_BOUND_OVERRUN,
+    TLM_PLAN_REASON_BOUND_DOUBTED,
+    TLM_PLAN_REASON_BOUND_OUT_OF_REACH,
+    TLM_PLAN_REASON_BOUND_PASSED,
+    TLM_PLAN_REASON_NOT_READY,
+    TLM_PLAN_REASON_LINK_DEAD,
+    TLM_PLAN_REASON_ESTIMATE,
+} TlmPlanReason;
+
+const char *tlm_plan_reason_str(TlmPlanReason reason);
+
 /* Set by the user; may change between two samples */
 typedef struct TlmPlanParams {
     uint64_t time_bound_ms;      /* total = live + stop; 0: none */
@@ -88,7 +116,7 @@ typedef struct TlmPlanDecision {
     double bandwidth;            /* bytes/s, as measured and smoothed */
     double dirty_rate;           /* bytes/s at full guest speed */
     double progress;             /* 0..1, never runs backwards */
-    const char *reason;          /* static text, for the trace */
+    TlmPlanReason reason;
 } TlmPlanDecision;
 
 typedef struct TlmPlanner TlmPlanner;
