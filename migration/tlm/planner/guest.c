@@ -5,39 +5,99 @@
  */
 
 #include "qemu/osdep.h"
-#include "planner-int.h"
+#include "arith.h"
+#include "guest.h"
+
+#define REDIRTY_TAU     0.3
+#define YIELD_TAU       0.5
+#define LOCALITY_TAU    1.0
+#define BIAS_TAU        1.0
 
 /* Hit fewer times than this within it: an evenly written working set */
 #define HOT_HITS        2.5
+
+#define RATE_MOST_KEEP  0.98
+#define LOCALITY_EPOCH_MIN (EPOCH_FLOOR / 2)
+#define WINDOW_EPOCHS   1.5
+#define HITS_MAX        20
+#define HITS_STEPS      40
+#define MISS_MIN        0.01
+#define COLD_RAM_PART   100
+#define BIAS_MIN        0.2
+#define BIAS_MAX        5
+#define BIAS_HITS_PART  1000
+#define BIAS_CLEAN_PART 20
 
 /*
  * While mtx works, the part of the link that may go into pages which are
  * dirtied again; and as much at once, in seconds
  */
 #define WASTE_SHARE     0.05
+#define WASTE_CREDIT    0.3
 
-/* Dirtied between the decision and the stop */
-double tlm_plan_dirtied_meanwhile(const TlmPlanner *p)
+#define YIELDS          3
+#define YIELD_WORST     (-20)
+
+struct TlmGuest {
+    TlmGuestView known;
+    double owed;                /* unsent + dirty at the last sample */
+    double epoch_set;           /* bytes written to in an epoch */
+    bool locality_known, guessed;
+    double yields[YIELDS];
+};
+
+TlmGuest *tlm_guest_new(void)
 {
-    return p->redirty * (STOP_OVERHEAD + p->sync);
+    TlmGuest *g = g_new0(TlmGuest, 1);
+
+    g->known.bias = 1;
+    g->known.credit = WASTE_CREDIT;
+    tlm_guest_forget_waste(g);
+    return g;
 }
 
-/*
- * New pages per second that become dirty out of @clean and @unsent ones,
- * per byte of them.
- */
-double tlm_plan_hit_rate(const TlmPlanner *p, double clean, double unsent,
-                         double dirty)
+void tlm_guest_free(TlmGuest *g)
+{
+    g_free(g);
+}
+
+void tlm_guest_forget_waste(TlmGuest *g)
+{
+    g->known.wasted = 0;
+    g->known.yield = g->known.yield_least = 1;
+    g->yields[0] = g->yields[1] = g->yields[2] = 1;
+}
+
+void tlm_guest_suppose(TlmGuest *g, double dirty_rate, double hot_set,
+                       double cold_rate)
+{
+    g->known.dirty_rate = g->known.dirty_rate_most = dirty_rate;
+    g->known.hot_set = hot_set;
+    g->known.redirty = g->known.cold_rate = cold_rate;
+}
+
+void tlm_guest_expect(TlmGuest *g, double redirty)
+{
+    g->known.redirty = redirty;
+}
+
+void tlm_guest_view(const TlmGuest *g, TlmGuestView *v)
+{
+    *v = g->known;
+}
+
+double tlm_guest_hit_rate(const TlmGuestView *v, double total, double clean,
+                          double unsent, double dirty)
 {
     double all = clean + unsent;
 
     if (all <= 0) {
         return 0;
     }
-    if (p->work_hits > 0) {
-        return p->work_hits * MIN(ratio(MAX(p->work_set - dirty, 0), all), 1);
+    if (v->work_hits > 0) {
+        return v->work_hits * MIN(ratio(MAX(v->work_set - dirty, 0), all), 1);
     }
-    return p->cold_rate / MAX(p->total - p->hot_set, p->total / 100 + 1);
+    return v->cold_rate / MAX(total - v->hot_set, total / COLD_RAM_PART + 1);
 }
 
 /*
@@ -48,10 +108,10 @@ double tlm_plan_hit_rate(const TlmPlanner *p, double clean, double unsent,
 static double solve_hits(double some, double epoch, double most,
                          double window)
 {
-    double low = 0, high = 20 / epoch;
+    double low = 0, high = HITS_MAX / epoch;
     unsigned i;
 
-    for (i = 0; i < 40; i++) {
+    for (i = 0; i < HITS_STEPS; i++) {
         double h = (low + high) / 2;
 
         if ((1 - exp(-h * epoch)) * most < some * (1 - exp(-h * window))) {
@@ -63,86 +123,109 @@ static double solve_hits(double some, double epoch, double most,
     return low;
 }
 
+/* Is it an evenly written working set?  Then how large, how often hit? */
+static void learn_work_set(TlmGuest *g, const TlmPlanNow *n, double window)
+{
+    TlmGuestView *k = &g->known;
+    double hits = solve_hits(g->epoch_set, n->epoch,
+                             k->hot_set + k->cold_rate * window, window);
+
+    k->work_hits = 0;
+    if (hits * window < HOT_HITS) {
+        k->work_set = ratio(g->epoch_set, 1 - exp(-hits * n->epoch));
+        k->work_set = sane(k->work_set, n->dirty, n->total);
+        k->work_hits = -log(MAX(1 - ratio(g->epoch_set, k->work_set),
+                                MISS_MIN)) / n->epoch;
+    }
+}
+
+/* By how much is the forecast of pages owed again wrong? */
+static void learn_bias(TlmGuest *g, const TlmPlanNow *n)
+{
+    TlmGuestView *k = &g->known;
+    double was_clean = MAX(n->total - n->unsent - n->dirty, 0) + k->again;
+    double expected = was_clean *
+        tlm_guest_hit_rate(k, n->total, was_clean, n->unsent,
+                           n->dirty - k->again) * n->dt;
+
+    if (expected > n->total / BIAS_HITS_PART &&
+        was_clean > n->total / BIAS_CLEAN_PART) {
+        smooth(&k->bias, sane(k->again / expected, BIAS_MIN, BIAS_MAX), n->dt,
+               BIAS_TAU);
+    }
+}
+
 /*
  * What the last epoch wrote and what was written in a longer time: how
  * much more is the latter?  Little: a hot set, written again and again,
  * and cold pages beside it.  Nearly as much more as the time is longer:
  * evenly spread writes, and the ratio says over how much RAM.
  */
-static void learn_locality(TlmPlanner *p, const TlmPlanNow *n, double again)
+static void learn_locality(TlmGuest *g, const TlmPlanNow *n)
 {
-    bool first = !p->locality_known;
+    TlmGuestView *k = &g->known;
+    bool first = !g->locality_known;
     double rate = MIN(n->fresh / n->epoch / n->speed, FOREVER);
-    double window = MIN(n->window, p->clock);
-    double was_clean = MAX(n->total - n->unsent - n->dirty, 0) + again;
-    double tau = first ? 0 : 1.0;
-    double cold, hits, expected;
+    double window = MIN(n->window, n->clock);
+    double tau = first ? 0 : LOCALITY_TAU;
+    double cold;
 
-    p->locality_known = true;
-    smooth(&p->dirty_rate, rate, n->epoch, tau);
-    p->dirty_rate_most = MAX(p->dirty_rate_most * 0.98, rate);
+    g->locality_known = true;
+    smooth(&k->dirty_rate, rate, n->epoch, tau);
+    k->dirty_rate_most = MAX(k->dirty_rate_most * RATE_MOST_KEEP, rate);
 
-    if (first || window < n->epoch * 1.5 || n->fresh <= 0) {
+    if (first || window < n->epoch * WINDOW_EPOCHS || n->fresh <= 0) {
         /* not to be told yet: half is hot */
-        p->cold_rate = n->fresh / 2 / n->epoch;
-        p->hot_set = n->fresh / 2;
-        p->work_hits = 0;
-        p->guessed = true;
+        k->cold_rate = n->fresh / 2 / n->epoch;
+        k->hot_set = n->fresh / 2;
+        k->work_hits = 0;
+        g->guessed = true;
         return;
     }
-    tau = p->guessed ? 0 : tau;
-    p->guessed = false;
+    tau = g->guessed ? 0 : tau;
+    g->guessed = false;
     cold = sane((n->hot - n->fresh) / (window - n->epoch), 0, rate);
-    smooth(&p->cold_rate, cold, n->epoch, tau);
-    smooth(&p->hot_set, n->fresh - cold * n->epoch, n->epoch, tau);
-    smooth(&p->epoch_set, n->fresh, n->epoch, tau);
-
-    hits = solve_hits(p->epoch_set, n->epoch,
-                      p->hot_set + p->cold_rate * window, window);
-    p->work_hits = 0;
-    if (hits * window < HOT_HITS) {
-        p->work_set = ratio(p->epoch_set, 1 - exp(-hits * n->epoch));
-        p->work_set = sane(p->work_set, n->dirty, n->total);
-        p->work_hits = -log(MAX(1 - ratio(p->epoch_set, p->work_set), 0.01)) /
-                       n->epoch;
-    }
-
-    expected = was_clean *
-        tlm_plan_hit_rate(p, was_clean, n->unsent, n->dirty - again) * n->dt;
-    if (expected > n->total / 1000 && was_clean > n->total / 20) {
-        smooth(&p->bias, sane(again / expected, 0.2, 5), n->dt, 1.0);
-    }
+    smooth(&k->cold_rate, cold, n->epoch, tau);
+    smooth(&k->hot_set, n->fresh - cold * n->epoch, n->epoch, tau);
+    smooth(&g->epoch_set, n->fresh, n->epoch, tau);
+    learn_work_set(g, n, window);
+    learn_bias(g, n);
 }
 
-void tlm_plan_learn_guest(TlmPlanner *p, const TlmPlanNow *n, bool first)
+/* What of the link's time went into pages that are owed again, or idle? */
+static void learn_yield(TlmGuest *g, const TlmPlanNow *n,
+                        const TlmLinkView *link)
+{
+    TlmGuestView *k = &g->known;
+    double wasted = k->again * link->wire_per_byte / link->measured;
+    double idle = n->dt - n->active;
+    double yield = sane(1 - (wasted + idle) / n->dt, YIELD_WORST, 1);
+
+    k->wasted += wasted;
+    g->yields[n->step % YIELDS] = yield;
+    smooth(&k->yield, yield, n->dt, YIELD_TAU);
+    k->yield_least = MIN(g->yields[0], MIN(g->yields[1], g->yields[2]));
+    k->credit = MIN(k->credit + n->active * WASTE_SHARE - wasted,
+                    WASTE_CREDIT);
+}
+
+void tlm_guest_learn(TlmGuest *g, const TlmPlanNow *n, const TlmLinkView *link,
+                     bool slowed)
 {
     double owed = n->unsent + n->dirty;
-    double again = MAX(owed - p->owed + n->covered, 0);
-    double yield;
 
+    g->known.again = MAX(owed - (n->step ? g->owed : n->total) + n->covered,
+                         0);
+    g->owed = owed;
     if (n->epoch < EPOCH_TELLS) {
-        p->owed = owed;
         return;
     }
-    smooth(&p->redirty, again / n->dt, n->dt, first ? 0 : 0.3);
-
-    if (!p->throttled && n->speed > 0 && n->epoch >= EPOCH_FLOOR / 2) {
-        learn_locality(p, n, again);
+    smooth(&g->known.redirty, g->known.again / n->dt, n->dt,
+           n->step ? REDIRTY_TAU : 0);
+    if (!slowed && n->speed > 0 && n->epoch >= LOCALITY_EPOCH_MIN) {
+        learn_locality(g, n);
     }
-
-    if (p->bw_samples && p->bw > 0) {
-        /* a stall under a cap that binds makes pages no more expensive */
-        double bw = p->held ? MAX(p->bw, p->cap) : p->bw;
-        double wasted = again * p->wire_per_byte / bw;
-        double idle = n->dt - n->active;
-
-        p->wasted += wasted;
-        yield = sane(1 - (wasted + idle) / n->dt, -20, 1);
-        p->yields[p->samples % 3] = yield;
-        smooth(&p->yield, yield, n->dt, 0.5);
-        p->yield_least = MIN(p->yields[0], MIN(p->yields[1], p->yields[2]));
-        p->credit = MIN(p->credit + n->active * WASTE_SHARE - wasted,
-                        WASTE_CREDIT);
+    if (link->measured > 0) {
+        learn_yield(g, n, link);
     }
-    p->owed = owed;
 }

@@ -5,22 +5,24 @@
  */
 
 #include "qemu/osdep.h"
-#include "planner-int.h"
+#include "arith.h"
+#include "link.h"
 
-#define BW_TAU          1.0     /* s, how far back the average looks */
+#define BW_TAU          1.0      /* s, how far back the average looks */
 #define BW_RECENT_TAU   0.05    /* the same, to see it drop */
-#define BW_SHORT_MAX    0.3     /* allowed for a link that is unsteady */
+/* Above the recent average by so much, and the link has just dropped */
+#define BW_RECENT_SLACK 1.1
 #define BW_DATA_SHARE   0.25    /* less data than this says nothing */
 #define BW_BUSY_SHARE   0.2     /* nor does a link that was mostly idle */
+/* So far off the average, for so many epochs in a row: it has changed */
+#define BW_OFF_SHARE    0.25
+#define BW_OFF_EPOCHS   2
 
-/* Aim below the downtime limit: bandwidth and dirty rate are estimates */
-#define DOWNTIME_AIM    0.93
+/* Samples until it can be relied on */
+#define BW_TRUSTED      3
 
 /* A link that was silent for longer than this may be dead */
 #define SILENCE_MIN     0.25
-
-/* s of stage 3 that what was measured before weighs as much as */
-#define STOP_PRIOR      0.25
 
 /* Held back by the cap for a smaller part of an epoch: the link was full */
 #define HELD_SHARE      0.05
@@ -29,101 +31,93 @@
  * forget the bursts
  */
 #define FREE_TIME       1.0
+
+/* Bursts whose median counts */
+#define BURSTS          3
 /*
  * What arrives in a burst may only have filled the peer's buffers: in
  * stage 3 count on so many times the cap at most
  */
-#define BURST_TRUST     4.0
+#define BURST_TRUST     4
 /* Aim below it: it is an estimate */
 #define BURST_AIM       0.95
 /*
  * A burst lasts milliseconds: a window that has not opened, or a busy host,
  * may hide as much again of what the link carries
  */
-#define BURST_DOUBT     2.0
-
-/* Wire bytes/s to count on; 0 while nothing is known */
-double tlm_plan_live_bandwidth(const TlmPlanner *p, const TlmPlanParams *params)
-{
-    double cap = params->max_bandwidth;
-    double bw = p->bw_samples ? p->bw : 0;
-
-    if (!bw) {
-        bw = cap ? cap : params->switchover_bandwidth;
-        bw = bw ? bw : p->bw_least;
-    }
-    return MIN(cap ? MIN(bw, cap) : bw, FOREVER);
-}
+#define BURST_DOUBT     2
 
 /*
- * The cap does not bind in stage 3.  What it lets through is the least that
- * the link carries; bursts tell more.  This is what can be counted on.
+ * While nothing but a cap on the live stage is known of the link, it is
+ * taken to carry so many times as much: whoever sets a cap leaves as much
+ * to others.
  */
-double tlm_plan_stop_bandwidth(const TlmPlanner *p, const TlmPlanParams *params)
-{
-    if (params->switchover_bandwidth) {
-        return MIN(params->switchover_bandwidth, FOREVER);
-    }
-    if (p->bw_samples) {
-        /* on the safe side where it has just dropped */
-        double bw = MIN(p->bw, p->bw_recent * 1.1);
+#define CAP_HIDES       2
 
-        return p->held ? MAX(bw, p->link) : bw;
-    }
-    return tlm_plan_live_bandwidth(p, params);
+#define WIRE_MIN        0.01
+#define WIRE_MAX        1.25
+#define WIRE_DATA_PART  50
+
+#define SCAN_ZERO_SHARE 0.5
+#define SCAN_BUSY_PART  10
+#define SCAN_KEEP       0.8
+
+struct TlmLink {
+    double bw;                  /* wire bytes/s, smoothed */
+    double recent;              /* the same over a shorter time */
+    double lacking;             /* share of bw that epochs lack */
+    double weight;              /* s that bw rests on, BW_TAU and one more */
+    double fastest;             /* the most seen in any epoch */
+    unsigned samples;
+    unsigned off;               /* epochs in a row far off the average */
+    double seen;                /* s of the link that bw has been measured */
+
+    double cap;                 /* bytes/s in the last step; 0: none */
+    bool held;                  /* bw is what a cap lets through */
+    double free;                /* s since it last held anything back */
+    double bursts[BURSTS];      /* so: bytes/s of the last ones, */
+    unsigned n_bursts;
+    double burst;               /* and their median */
+    double carries;             /* bytes/s to count on for it; 0: unknown */
+
+    double silent;              /* s that nothing has been sent */
+    double silent_most;         /* s, the longest silence that ended */
+
+    double wire_per_byte;       /* of pages with data */
+    double data_seen;           /* guest bytes that it rests on */
+    double walked, walked_zero; /* sent while mtx walked */
+    double scan_rate;           /* guest bytes/s through zero pages */
+};
+
+TlmLink *tlm_link_new(void)
+{
+    TlmLink *l = g_new0(TlmLink, 1);
+
+    l->wire_per_byte = 1;
+    return l;
 }
 
-/* What it probably carries: a guess where the cap is all that is known */
-double tlm_plan_stop_bandwidth_guess(const TlmPlanner *p,
-                                     const TlmPlanParams *params)
+void tlm_link_free(TlmLink *l)
 {
-    double bw = tlm_plan_stop_bandwidth(p, params);
-
-    if (!params->switchover_bandwidth && p->bw_samples && p->held && !p->link) {
-        bw *= CAP_HIDES;
-    }
-    return bw;
-}
-
-/* No one can say that it carries more than this */
-double tlm_plan_stop_bandwidth_most(const TlmPlanner *p,
-                                    const TlmPlanParams *params)
-{
-    double bw = tlm_plan_stop_bandwidth(p, params);
-
-    if (params->switchover_bandwidth || !p->bw_samples || !p->held) {
-        return bw;
-    }
-    return p->link ? MAX(p->burst * BURST_DOUBT, bw) : FOREVER;
-}
-
-/* Does it rest on more than the cap? */
-bool tlm_plan_stop_known(const TlmPlanner *p, const TlmPlanParams *params)
-{
-    return p->bw_samples || params->switchover_bandwidth;
+    g_free(l);
 }
 
 /*
  * What was learned under a cap does not hold without it, or with a higher
- * one.  Returns true if that has just come: the sample is a mixture then.
+ * one.
  */
-bool tlm_plan_cap_raised(TlmPlanner *p, const TlmPlanParams *params)
+static bool cap_raised(TlmLink *l, double cap)
 {
-    double cap = params->max_bandwidth;
-    bool raised = p->held && p->cap && (!cap || cap > p->cap);
+    bool raised = l->held && l->cap && (!cap || cap > l->cap);
 
     if (raised) {
         /* bursts do: they are as good as one sample */
-        p->bw_samples = p->link ? 1 : 0;
-        p->bw = p->bw_recent = p->bw_least = p->link;
-        p->bw_weight = p->bw_short = p->bw_time = 0;
-        p->bw_off = 0;
-        p->unreachable = 0;
-        p->wasted = 0;
-        p->yield = p->yield_least = 1;
-        p->yields[0] = p->yields[1] = p->yields[2] = 1;
+        l->samples = l->carries ? 1 : 0;
+        l->bw = l->recent = l->fastest = l->carries;
+        l->weight = l->lacking = l->seen = 0;
+        l->off = 0;
     }
-    p->cap = cap;
+    l->cap = cap;
     return raised;
 }
 
@@ -132,180 +126,202 @@ bool tlm_plan_cap_raised(TlmPlanner *p, const TlmPlanParams *params)
  * seems to have been far faster than the link; and a busy host sends one in
  * a few far more slowly.
  */
-static void learn_burst(TlmPlanner *p, double burst)
+static void learn_burst(TlmLink *l, double burst)
 {
     double low, high;
 
     do {
-        p->bursts[p->n_bursts % 3] = burst;
-    } while (++p->n_bursts < 3);
-    low = MIN(p->bursts[0], p->bursts[1]);
-    high = MAX(p->bursts[0], p->bursts[1]);
-    p->burst = MAX(low, MIN(high, p->bursts[2]));
-    p->link = MIN(p->burst * BURST_AIM, p->cap * BURST_TRUST);
+        l->bursts[l->n_bursts % BURSTS] = burst;
+    } while (++l->n_bursts < BURSTS);
+    low = MIN(l->bursts[0], l->bursts[1]);
+    high = MAX(l->bursts[0], l->bursts[1]);
+    l->burst = MAX(low, MIN(high, l->bursts[2]));
+    l->carries = MIN(l->burst * BURST_AIM, l->cap * BURST_TRUST);
 }
 
 /* Does bw say what the link carries, or what the cap lets through? */
-static void learn_link(TlmPlanner *p, const TlmPlanNow *n)
+static void learn_what_binds(TlmLink *l, const TlmPlanNow *n)
 {
-    if (!p->cap || n->held <= n->epoch * HELD_SHARE) {
-        p->free += MIN(n->active, FREE_TIME / 2);
-        p->held &= p->cap && p->free < FREE_TIME;
+    if (!l->cap || n->held <= n->epoch * HELD_SHARE) {
+        l->free += MIN(n->active, FREE_TIME / 2);
+        l->held &= l->cap && l->free < FREE_TIME;
         return;
     }
-    p->free = 0;
-    if (!p->held) {
-        p->held = true;
-        p->n_bursts = 0;
-        p->link = 0;
-        if (p->bw_samples && p->bw > p->cap) {
+    l->free = 0;
+    if (!l->held) {
+        l->held = true;
+        l->n_bursts = 0;
+        l->carries = 0;
+        if (l->samples && l->bw > l->cap) {
             /* what has been measured without the cap is worth a burst */
-            learn_burst(p, p->bw);
+            learn_burst(l, l->bw);
         }
-        p->bw_weight = 0;
+        l->weight = 0;
     }
     if (n->burst > 0) {
-        learn_burst(p, n->burst);
+        learn_burst(l, n->burst);
     }
 }
 
-void tlm_plan_learn_bandwidth(TlmPlanner *p, const TlmPlanNow *n)
+/* Take @bw, seen for @dt s, into the averages */
+static void average(TlmLink *l, double bw, double dt)
 {
-    double bw, dt;
+    if (l->samples > 1 && dt >= EPOCH_FLOOR) {
+        smooth(&l->lacking, ratio(MAX(l->bw - bw, 0), l->bw), dt, BW_TAU);
+    }
+    if (l->samples && fabs(bw - l->bw) > l->bw * BW_OFF_SHARE) {
+        l->off++;
+    } else {
+        l->off = 0;
+    }
+    if (l->off >= BW_OFF_EPOCHS || l->samples == 1) {
+        /*
+         * The link has changed; or this is the second sample: the first
+         * has seen the buffers between here and there fill up.
+         */
+        l->weight = 0;
+        l->off = 0;
+    }
+    l->weight = MIN(l->weight, BW_TAU);
+    smooth(&l->bw, bw, dt, l->weight);
+    l->weight += dt;
+    /* an epoch of a few ms tells little */
+    smooth(&l->recent, bw, dt, l->samples > 1 ? BW_RECENT_TAU : 0);
+    l->samples++;
+}
+
+static void learn_bandwidth(TlmLink *l, const TlmPlanNow *n)
+{
+    double bw;
 
     if (n->active < EPOCH_TELLS) {
         return;
     }
     bw = MIN(n->sent / n->active, FOREVER);
-    p->bw_least = MAX(p->bw_least, bw);
+    l->fastest = MAX(l->fastest, bw);
 
     if (n->sent <= 0 || n->active < n->epoch * BW_BUSY_SHARE ||
         n->covered - n->zero < n->covered * BW_DATA_SHARE) {
         return;
     }
-    learn_link(p, n);
-    dt = n->active;
-    p->bw_time = MIN(p->bw_time + dt, FOREVER);
-    if (p->bw_samples > 1 && dt >= EPOCH_FLOOR) {
-        smooth(&p->bw_short, ratio(MAX(p->bw - bw, 0), p->bw), dt, BW_TAU);
-    }
-    if (p->bw_samples && fabs(bw - p->bw) > p->bw / 4) {
-        p->bw_off++;
-    } else {
-        p->bw_off = 0;
-    }
-    if (p->bw_off >= 2 || p->bw_samples == 1) {
-        /*
-         * The link has changed; or this is the second sample: the first
-         * has seen the buffers between here and there fill up.
-         */
-        p->bw_weight = 0;
-        p->bw_off = 0;
-    }
-    p->bw_weight = MIN(p->bw_weight, BW_TAU);
-    smooth(&p->bw, bw, dt, p->bw_weight);
-    p->bw_weight += dt;
-    /* an epoch of a few ms tells little */
-    smooth(&p->bw_recent, bw, dt, p->bw_samples > 1 ? BW_RECENT_TAU : 0);
-    p->bw_samples++;
+    learn_what_binds(l, n);
+    l->seen = MIN(l->seen + n->active, FOREVER);
+    average(l, bw, n->active);
 }
 
-void tlm_plan_learn_silence(TlmPlanner *p, const TlmPlanNow *n)
+static void learn_silence(TlmLink *l, const TlmPlanNow *n)
 {
     if (n->sent > 0) {
-        p->silent_most = MAX(p->silent_most, p->silent);
-        p->silent = 0;
+        l->silent_most = MAX(l->silent_most, l->silent);
+        l->silent = 0;
     } else {
-        p->silent += n->active;
+        l->silent += n->active;
     }
 }
 
-/* Is it unlikely that the link takes anything now? */
-bool tlm_plan_link_dead(const TlmPlanner *p)
-{
-    return p->silent > MAX(SILENCE_MIN, p->silent_most);
-}
-
-void tlm_plan_learn_pages(TlmPlanner *p, const TlmPlanNow *n, bool pass)
+static void learn_pages(TlmLink *l, const TlmPlanNow *n, bool in_pass)
 {
     double data = n->covered - n->zero;
 
     if (data > 0 && n->covered * BW_DATA_SHARE < data && n->sent > 0) {
-        smooth(&p->wire_per_byte, sane(n->sent / data, 0.01, 1.25), data,
-               MIN(p->data_seen, p->total / 50));
-        p->data_seen += data;
+        smooth(&l->wire_per_byte, sane(n->sent / data, WIRE_MIN, WIRE_MAX),
+               data, MIN(l->data_seen, n->total / WIRE_DATA_PART));
+        l->data_seen += data;
     }
-    if (!pass) {
+    if (!in_pass) {
         return;
     }
-    p->passed_bytes += n->covered;
-    p->passed_zero += n->zero;
-    if (n->zero > n->covered / 2 && n->active >= EPOCH_TELLS) {
-        double busy = p->bw_samples ? ratio(n->sent, p->bw) : 0;
-        double rate = n->zero / MAX(n->active - busy, n->active / 10);
+    l->walked += n->covered;
+    l->walked_zero += n->zero;
+    if (n->zero > n->covered * SCAN_ZERO_SHARE && n->active >= EPOCH_TELLS) {
+        double busy = l->samples ? ratio(n->sent, l->bw) : 0;
+        double rate = n->zero / MAX(n->active - busy,
+                                    n->active / SCAN_BUSY_PART);
 
-        p->scan_rate = MIN(MAX(p->scan_rate * 0.8, rate), FOREVER);
+        l->scan_rate = MIN(MAX(l->scan_rate * SCAN_KEEP, rate), FOREVER);
     }
 }
 
-static double zero_share(const TlmPlanner *p)
+bool tlm_link_learn(TlmLink *l, const TlmPlanNow *n, bool in_pass)
 {
-    return p->passed_bytes > 0 ? p->passed_zero / p->passed_bytes : 0;
+    bool raised = cap_raised(l, n->cap);
+
+    if (!raised) {
+        learn_bandwidth(l, n);
+    }
+    learn_silence(l, n);
+    learn_pages(l, n, in_pass);
+    return raised;
 }
 
-/* Seconds that mtx needs for a byte of RAM, the link being its own */
-double tlm_plan_unsent_cost(const TlmPlanner *p, double bw)
+static double live_bandwidth(const TlmLink *l, const TlmPlanNow *n)
 {
-    double zero = zero_share(p);
-    double cost = (1 - zero) * ratio(p->wire_per_byte, bw);
+    double bw = l->samples ? l->bw : 0;
 
-    if (!p->bw_samples && p->scan_rate > 0) {
+    if (!bw) {
+        bw = n->cap ? n->cap : n->told;
+        bw = bw ? bw : l->fastest;
+    }
+    return MIN(n->cap ? MIN(bw, n->cap) : bw, FOREVER);
+}
+
+/*
+ * The cap does not bind in stage 3.  What it lets through is the least that
+ * the link carries; bursts tell more.
+ */
+static double safe_bandwidth(const TlmLink *l, const TlmPlanNow *n)
+{
+    double bw;
+
+    if (n->told) {
+        return MIN(n->told, FOREVER);
+    }
+    if (!l->samples) {
+        return live_bandwidth(l, n);
+    }
+    /* on the safe side where it has just dropped */
+    bw = MIN(l->bw, l->recent * BW_RECENT_SLACK);
+    return l->held ? MAX(bw, l->carries) : bw;
+}
+
+void tlm_link_view(const TlmLink *l, const TlmPlanNow *n, TlmLinkView *v)
+{
+    bool capped = l->samples && l->held;
+
+    v->live = live_bandwidth(l, n);
+    v->safe = v->guess = v->most = safe_bandwidth(l, n);
+    if (capped && !n->told) {
+        if (l->carries) {
+            v->most = MAX(l->burst * BURST_DOUBT, v->safe);
+        } else {
+            v->guess = v->safe * CAP_HIDES;
+            v->most = FOREVER;
+        }
+    }
+    v->measured = 0;
+    if (l->samples && l->bw > 0) {
+        /* a stall under a cap that binds makes pages no more expensive */
+        v->measured = l->held ? MAX(l->bw, l->cap) : l->bw;
+    }
+    v->unsteady = l->lacking;
+    v->seen = l->seen;
+    v->sampled = l->samples;
+    v->trusted = l->samples >= BW_TRUSTED || (l->samples && n->told);
+    v->known = l->samples || n->told;
+    v->capped = capped;
+    v->dead = l->silent > MAX(SILENCE_MIN, l->silent_most);
+    v->wire_per_byte = l->wire_per_byte;
+    v->zero_share = l->walked > 0 ? l->walked_zero / l->walked : 0;
+    v->scan_rate = l->scan_rate;
+}
+
+double tlm_link_unsent_cost(const TlmLinkView *v, double bw)
+{
+    double data = (1 - v->zero_share) * ratio(v->wire_per_byte, bw);
+
+    if (!v->sampled && v->scan_rate > 0) {
         /* next to nothing but zero pages so far: all went by at this rate */
-        return 1 / p->scan_rate;
+        return 1 / v->scan_rate;
     }
-    return cost + (p->scan_rate > 0 ? zero / p->scan_rate : 0);
-}
-
-static double stop_overhead(const TlmPlanner *p)
-{
-    return STOP_OVERHEAD + p->sync;
-}
-
-/* Seconds of downtime if the guest stopped with this much owed */
-double tlm_plan_stop_time_at(const TlmPlanner *p, double bw, double unsent,
-                             double dirty, double device)
-{
-    double wire = dirty * p->wire_per_byte + device;
-
-    return MIN(stop_overhead(p) + unsent * tlm_plan_unsent_cost(p, bw) +
-               ratio(wire, bw), FOREVER);
-}
-
-double tlm_plan_stop_time(const TlmPlanner *p, const TlmPlanParams *params,
-                          double unsent, double dirty, double device)
-{
-    return tlm_plan_stop_time_at(p, tlm_plan_stop_bandwidth(p, params),
-                                 unsent, dirty, device);
-}
-
-/* Guest bytes that fit in the downtime limit */
-double tlm_plan_fitting(const TlmPlanner *p, const TlmPlanParams *params,
-                        double device)
-{
-    double bw = tlm_plan_stop_bandwidth(p, params);
-    double time = params->downtime_limit_ms / MS_PER_S * DOWNTIME_AIM;
-
-    time -= stop_overhead(p);
-    bw *= 1 - MIN(p->bw_short, BW_SHORT_MAX);
-    return MAX(time * bw - device, 0) / p->wire_per_byte;
-}
-
-uint64_t tlm_planner_stop_eta_ms(double bandwidth, double time,
-                                 double arrived, double left)
-{
-    double rate = bandwidth > 0
-        ? (bandwidth * STOP_PRIOR + arrived) / (STOP_PRIOR + MAX(time, 0))
-        : ratio(arrived, time);
-
-    return to_ms(ratio(left, rate));
+    return data + (v->scan_rate > 0 ? v->zero_share / v->scan_rate : 0);
 }

@@ -1,5 +1,5 @@
 /*
- * TLM planner: when to stop the guest, how much to slow it, what to predict
+ * TLM planner: one step, from sample to decision
  *
  * How it decides and why: docs/planner.md.
  *
@@ -7,205 +7,106 @@
  */
 
 #include "qemu/osdep.h"
-#include "planner-int.h"
+#include "arith.h"
+#include "forecast.h"
+#include "planner.h"
+#include "predict.h"
+#include "pulse.h"
 
-#define NS_PER_S 1e9
+/* Progress before the end: 1 would say that it has come */
+#define PROGRESS_MAX    0.999
 
-#define BW_TRUSTED      3       /* samples until it can be relied on */
+/* s of stage 3 that what was measured before weighs as much as */
+#define STOP_PRIOR      0.25
+
+struct TlmPlanner {
+    TlmPlanClock *clock;
+    TlmLink *link;
+    TlmGuest *guest;
+    TlmPlan *plan;
+    double progress;            /* 0..1, never runs backwards */
+};
 
 TlmPlanner *tlm_planner_new(void)
 {
     TlmPlanner *p = g_new0(TlmPlanner, 1);
 
-    p->duty = 1;
-    p->wire_per_byte = 1;
-    p->speed = 1;
-    p->epoch = EPOCH_MIN;
-    p->bias = 1;
-    p->credit = WASTE_CREDIT;
-    p->yield = 1;
-    p->yield_least = 1;
-    p->yields[0] = p->yields[1] = p->yields[2] = 1;
+    p->clock = tlm_clock_new();
+    p->link = tlm_link_new();
+    p->guest = tlm_guest_new();
+    p->plan = tlm_plan_new();
     return p;
 }
 
 void tlm_planner_free(TlmPlanner *p)
 {
-    g_free(p);
+    if (p) {
+        tlm_plan_free(p->plan);
+        tlm_guest_free(p->guest);
+        tlm_link_free(p->link);
+        tlm_clock_free(p->clock);
+        g_free(p);
+    }
 }
 
-/* Fill @n from the sample; whatever is wrong in it becomes harmless */
-static void take_in(TlmPlanner *p, const TlmPlanSample *s, TlmPlanNow *n)
+/* Learn from the sample; returns true if a cap that bound has been raised */
+static bool learn(TlmPlanner *p, TlmPlanView *v)
 {
-    double step, sync, idle;
+    bool in_pass = !v->now.mtx_done || !tlm_plan_saw_pass_end(p->plan);
+    bool raised = tlm_link_learn(p->link, &v->now, in_pass);
 
-    n->total = s->total_bytes;
-    n->unsent = MIN(s->unsent_bytes, s->total_bytes);
-    n->dirty = MIN(s->dirty_bytes, s->total_bytes);
-    n->hot = MIN(s->hot_bytes, n->dirty);
-    n->fresh = MIN(s->dirtied_bytes, s->total_bytes);
-    n->window = s->hot_ns > 0 ? s->hot_ns / NS_PER_S : HOT_WINDOW;
-    n->device = (double)s->device_bytes + s->queued_bytes;
-    n->sent = s->sent_bytes;
-    n->covered = s->sent_pages_bytes;
-    n->zero = MIN(s->zero_bytes, s->sent_pages_bytes);
-    p->zero_counted |= s->zero_bytes > 0;
-    if (!p->zero_counted && !s->mtx_done && n->sent < n->covered / 2) {
-        /* not counted: zero pages, or compression; the former is safer */
-        n->zero = n->covered - n->sent;
+    tlm_link_view(p->link, &v->now, &v->link);
+    if (raised) {
+        tlm_guest_forget_waste(p->guest);
     }
-    n->speed = s->guest_speed == s->guest_speed ?
-               sane(s->guest_speed, 0, 1) : 1;
-    if (n->speed < SPEED_MIN / 10) {
-        n->speed = 0;
-    }
-    n->epoch = sane(s->epoch_ns / NS_PER_S, 0, 3600);
-    sync = sane(s->sync_ns / NS_PER_S, 0, 3600);
-    idle = sane(s->idle_ns / NS_PER_S, 0, n->epoch);
-    n->held = sane(s->held_ns / NS_PER_S, 0, n->epoch);
-    n->burst = s->burst_ns > 0 ?
-               MIN(s->burst_bytes / (s->burst_ns / NS_PER_S), FOREVER) : 0;
-    n->active = n->epoch - idle;
-    idle -= sync;
-    if (idle > 0 && idle < n->active / 6) {
-        /* the channels were writing what had been queued before */
-        n->active += idle;
-    }
+    tlm_guest_learn(p->guest, &v->now, &v->link, tlm_plan_slows(p->plan));
+    tlm_guest_view(p->guest, &v->guest);
+    return raised;
+}
 
-    step = n->epoch + sync;
-    if (p->samples ? s->now_ns >= p->last_now_ns : s->now_ns >= 0) {
-        double since = ((double)s->now_ns - (double)p->last_now_ns) /
-                       NS_PER_S;
+static void predict(TlmPlanner *p, const TlmPlanView *v, TlmPlanDecision *d)
+{
+    TlmPlanCourse course;
+    double total;
 
-        p->clock += since;
-        /* a jump is no time in which bytes could have been sent */
-        n->dt = since > step * 3 + 1 ? step : MAX(since, n->epoch);
-    } else {
-        p->clock += step;
-        n->dt = step;
+    tlm_plan_course(p->plan, v, &course);
+    total = tlm_predict(v, &course, d);
+    if (total > 0 && total < FOREVER) {
+        p->progress = MAX(p->progress,
+                          sane(v->now.clock / total, 0, PROGRESS_MAX));
     }
-    p->clock = MIN(p->clock, FOREVER / 4);
-    p->last_now_ns = s->now_ns;
-    p->total = n->total;
-
-    smooth(&p->sync, sane(s->sync_ns / NS_PER_S, 0, 60), 1,
-           p->samples ? 2 : 0);
-    if (n->epoch > 0) {
-        smooth(&p->duty, sane(1 - sync / MAX(n->dt, n->epoch), 0.2, 1),
-               n->dt, p->samples > 1 ? 1 : 0);
-    }
-    if (!p->samples) {
-        p->owed = n->total;
-    }
+    d->progress = p->progress;
+    d->capped = v->link.capped;
+    d->bandwidth = v->link.live;
+    d->dirty_rate = v->guest.dirty_rate;
 }
 
 void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
                       const TlmPlanSample *sample, TlmPlanDecision *decision)
 {
-    TlmPlanDecision d = {
-        .action = TLM_PLAN_CONTINUE,
-        .guest_speed = 1,
-        .send_settled = true,
-        .bound_reachable = true,
-        .reason = TLM_PLAN_REASON_PASS,
-    };
-    double owed, again, owed_then, fit;
-    TlmPlanForecast f;
-    TlmPlanStop stop;
-    bool first = !p->samples, trusted, ended = false, waits = false;
-    bool cap_raised;
-    TlmPlanNow n = { 0 };
+    TlmPlanDecision d = { 0 };
+    TlmPlanView v = { 0 };
+    bool raised;
 
-    owed = p->owed;
-    take_in(p, sample, &n);
-    owed = first ? n.total : owed;
-    cap_raised = tlm_plan_cap_raised(p, params);
-    if (!cap_raised) {
-        tlm_plan_learn_bandwidth(p, &n);
+    tlm_clock_take_in(p->clock, params, sample, &v.now);
+    raised = learn(p, &v);
+    tlm_view_complete(&v);
+    tlm_view_stop(&v, v.now.dirty + v.meanwhile);
+    tlm_forecast_pass(&v);
+    if (tlm_plan_decide(p->plan, &v, raised, &d)) {
+        tlm_guest_expect(p->guest, tlm_pulse_redirty(&v));
+        tlm_guest_view(p->guest, &v.guest);
     }
-    tlm_plan_learn_silence(p, &n);
-    tlm_plan_learn_pages(p, &n, !sample->mtx_done || !p->passed);
-    tlm_plan_learn_guest(p, &n, first);
-    p->samples++;
-    trusted = p->bw_samples >= BW_TRUSTED ||
-              (p->bw_samples && params->switchover_bandwidth);
-    again = MAX(n.unsent + n.dirty - owed + n.covered, 0);
-
-    tlm_plan_release(p, params, cap_raised);
-    p->epoch = tlm_plan_epoch_length(p, params, !sample->mtx_done);
-    if (p->throttled) {
-        tlm_plan_adjust_throttle(p, params, &n, again);
-    }
-    tlm_plan_forecast(p, params, &n, &f);
-    if (!sample->mtx_done) {
-        d.send_settled = tlm_plan_dtx_pays(p, params, &n, &f);
-    }
-
-    fit = tlm_plan_fitting(p, params, n.device);
-    owed_then = n.dirty + tlm_plan_dirtied_meanwhile(p);
-    stop.safe = tlm_plan_stop_time(p, params, n.unsent, owed_then, n.device);
-    stop.guess = tlm_plan_stop_time_at(
-        p, tlm_plan_stop_bandwidth_guess(p, params), n.unsent, owed_then,
-        n.device);
-    stop.least = tlm_plan_stop_time_at(
-        p, tlm_plan_stop_bandwidth_most(p, params), n.unsent, owed_then,
-        n.device);
-
-    if (sample->switchover_requested) {
-        d.action = TLM_PLAN_SWITCHOVER;
-        d.reason = TLM_PLAN_REASON_ASKED_FOR;
-        ended = true;
-    } else if (params->time_bound_ms) {
-        ended = tlm_plan_keep_bound(p, params, &n, &stop, trusted, &d);
-    }
-    if (!ended && !p->throttled && !sample->mtx_done && trusted &&
-        params->converge == TLM_PLAN_CONVERGE_AUTO &&
-        tlm_plan_pass_is_futile(p, params, &n, &f, fit)) {
-        tlm_plan_throttle(p, params);
-        d.send_hot = true;
-        d.reason = TLM_PLAN_REASON_PASS_FUTILE;
-        ended = true;
-    }
-    if (!ended && p->throttled && !sample->mtx_done) {
-        d.send_hot = true;
-        d.reason = TLM_PLAN_REASON_THROTTLED_PASS;
-        ended = true;
-    }
-    if (!ended && sample->mtx_done) {
-        if (params->converge == TLM_PLAN_CONVERGE_NONE) {
-            d.action = TLM_PLAN_SWITCHOVER;
-            d.reason = TLM_PLAN_REASON_PASS_OVER;
-        } else {
-            tlm_plan_converge(p, params, &n, fit, &d);
-        }
-    }
-
-    if (d.action == TLM_PLAN_SWITCHOVER) {
-        if (!sample->can_switchover) {
-            d.action = TLM_PLAN_CONTINUE;
-            d.reason = TLM_PLAN_REASON_NOT_READY;
-        } else if (tlm_plan_link_dead(p)) {
-            d.action = TLM_PLAN_CONTINUE;
-            d.reason = TLM_PLAN_REASON_LINK_DEAD;
-        }
-        if (d.action == TLM_PLAN_CONTINUE) {
-            d.send_hot = p->throttled;
-            waits = true;
-            p->stuck = 0;
-            p->least_left = FOREVER;
-        }
-    }
-
-    /* There is no use in slowing a guest that has to wait for others */
-    if (p->throttled && d.action != TLM_PLAN_CANCEL && !tlm_plan_link_dead(p) &&
-        !waits) {
-        d.guest_speed = p->speed;
-    }
-    tlm_plan_fill_predictions(p, params, &n, &f, &stop, &d);
-    d.epoch_ms = MAX(to_ms(p->epoch), 1);
-    d.capped = p->bw_samples && p->held;
-    d.bandwidth = tlm_plan_live_bandwidth(p, params);
-    d.dirty_rate = p->dirty_rate;
-    d.progress = p->progress;
+    predict(p, &v, &d);
     *decision = d;
+}
+
+uint64_t tlm_planner_stop_eta_ms(double bandwidth, double time,
+                                 double arrived, double left)
+{
+    double rate = bandwidth > 0
+        ? (bandwidth * STOP_PRIOR + arrived) / (STOP_PRIOR + MAX(time, 0))
+        : ratio(arrived, time);
+
+    return to_ms(ratio(left, rate));
 }

@@ -1,0 +1,273 @@
+/*
+ * TLM planner: what the time bound calls for
+ *
+ * Stopping now takes until clock + stop.  Each epoch that is spent live
+ * moves this end by the part of it that was not useful.
+ *
+ * A cap that binds hides what the link carries in stage 3.  What only the
+ * cap makes late is not out of reach, and no reason to stop early.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "arith.h"
+#include "bound.h"
+#include "epoch-length.h"
+#include "forecast.h"
+
+/* Differences to the bound that are put down to noise */
+#define NOISE_SHARE       0.01
+#define NOISE             0.02
+
+/*
+ * What seems to be out of reach for this part of the time that is left, or
+ * for so many seconds, is given up.  While the bound is far, another look
+ * costs next to nothing; and one slow second is no slow link.  To cancel
+ * has even more time: the guest is not stopped meanwhile.
+ */
+#define PATIENCE_SHARE    0.1
+#define PATIENCE_MAX      5.0
+#define PATIENCE_CANCEL   0.5
+/* In a row must so many samples say so */
+#define DOUBT_SAMPLES     2
+/*
+ * Before the link can be trusted, only what is late by this part of the
+ * bound is late for sure
+ */
+#define FAR_SHARE         0.25
+
+/* A smaller part of the link that goes to waste is not worth a stop */
+#define LOSS_MIN          0.05
+/* unless it adds up to this part of the bound */
+#define LOSS_SHARE_MAX    0.03
+/* s that the last epoch may end late */
+#define LAST_EPOCH_LATE   0.005
+/* Throttling for the bound does not pay for less waste than this */
+#define WASTE_MIN         0.05
+
+/*
+ * No stop for the bound before so much of the link has been seen, as long
+ * as that overruns it by this part at most
+ */
+#define DOUBT_SHARE       0.005
+/*
+ * To cancel is sure only when the bound has passed, if a cap has hidden what
+ * the link carries: the guest is stopped if the bound may be missed by this
+ * part, and not if by more
+ */
+#define DOUBT_CANCEL      0.1
+/* What the stop takes is not known: do not stop in the first half, at least */
+#define HOPE_SHARE        0.5
+
+/* The end, if the guest stopped now, against the bound; all in s */
+typedef struct {
+    double noise;
+    double left;                /* until the bound */
+    double slack;               /* the same, less the stop as guessed */
+    double patience;            /* with what seems to be out of reach */
+    double loss;                /* share of an epoch that is not useful */
+    bool lost;                  /* whatever the link carries */
+} Reckoning;
+
+/* What is believed of the bound */
+typedef enum {
+    NOTHING_KNOWN,
+    WITHIN_REACH,
+    DOUBTFUL,                   /* it seems out of reach; that may pass */
+    OUT_OF_REACH,               /* believed: it will be missed, by little */
+    HOPELESS,                   /* sure: not even the fastest link would do */
+} Belief;
+
+double tlm_bound_latest_end(double bound)
+{
+    return bound * (1 + NOISE_SHARE) + NOISE;
+}
+
+void tlm_bound_forget(TlmBoundDoubt *b)
+{
+    b->samples = 0;
+}
+
+static void reckon(const TlmPlanView *v, Reckoning *r)
+{
+    const TlmPlanNow *n = &v->now;
+    double gain = v->link.guess > 0 ?
+        sane(v->link.live / v->link.guess, 0, 1) : 0;
+
+    r->noise = n->bound * NOISE_SHARE + NOISE;
+    r->left = n->bound - n->clock;
+    r->slack = r->left - v->stop.guess;
+    r->lost = r->left - v->stop.least < -r->noise;
+    r->loss = 1 - MIN(v->guest.yield_least, 1) * gain;
+    if (tlm_view_blind(v)) {
+        r->slack = MAX(r->slack, r->left - n->bound * HOPE_SHARE);
+    }
+    r->patience = n->cancel ? MAX(n->bound * PATIENCE_SHARE, PATIENCE_CANCEL)
+                            : r->left * PATIENCE_SHARE;
+    /* what the user says of the link is not doubted */
+    r->patience = n->told ? 0 : MIN(r->patience, PATIENCE_MAX);
+}
+
+/* Enough samples say that it is out of reach, or one says so very clearly */
+static bool evident(const TlmBoundDoubt *b, const TlmPlanView *v,
+                    const Reckoning *r)
+{
+    if (v->link.trusted) {
+        return b->samples >= DOUBT_SAMPLES;
+    }
+    /* once mtx is done there is no time left to make sure */
+    return v->link.known && v->now.unsent <= 0 &&
+           r->slack < -r->noise - v->now.bound * FAR_SHARE;
+}
+
+/* It would be missed by so little that patience is what would lose it */
+static bool nearly_kept(const TlmPlanView *v, const Reckoning *r)
+{
+    double bound = v->now.bound;
+
+    if (v->now.cancel) {
+        return !r->lost && r->slack > -bound * DOUBT_CANCEL;
+    }
+    return r->slack > -bound * LOSS_SHARE_MAX;
+}
+
+/* It seems to be out of reach: how sure is that? */
+static Belief doubt(const TlmBoundDoubt *b, const TlmPlanView *v,
+                    const Reckoning *r)
+{
+    const TlmPlanNow *n = &v->now;
+    bool told = evident(b, v, r);
+    bool nearly = nearly_kept(v, r);
+    bool sure = n->clock > n->bound ||
+                (told && (nearly ||
+                          n->clock - b->since > r->patience - EPOCH_MIN));
+
+    if (n->cancel) {
+        if (sure && r->lost) {
+            return HOPELESS;
+        }
+        if (!v->link.trusted && !told) {
+            return NOTHING_KNOWN;
+        }
+        return sure && nearly ? OUT_OF_REACH : DOUBTFUL;
+    }
+    /* One slow epoch is no reason to stop the guest: look again */
+    return sure || !v->link.sampled || n->clock + EPOCH_MIN >= n->bound
+           ? OUT_OF_REACH : DOUBTFUL;
+}
+
+static Belief believe(TlmBoundDoubt *b, const TlmPlanView *v,
+                      const Reckoning *r, bool *reachable)
+{
+    const TlmPlanNow *n = &v->now;
+    Belief belief = WITHIN_REACH;
+
+    if (v->stop.guess >= FOREVER && n->clock < n->bound) {
+        return NOTHING_KNOWN;
+    }
+    if (r->slack < -r->noise && !tlm_view_blind(v)) {
+        if (!b->samples++) {
+            b->since = n->clock;
+        }
+        *reachable = r->left >= -r->noise && (!v->link.trusted || !r->lost);
+        belief = doubt(b, v, r);
+    } else {
+        b->samples = 0;
+    }
+    if (belief != HOPELESS && belief != DOUBTFUL && !v->link.sampled &&
+        n->clock < n->bound) {
+        return NOTHING_KNOWN;
+    }
+    return belief;
+}
+
+/*
+ * The last moment to stop: what is lost in an epoch may be little, but there
+ * may be many to come.
+ */
+static bool must_stop(const TlmPlanView *v, const Reckoning *r, double epoch)
+{
+    double drift = v->link.trusted && r->slack < 0 ?
+        v->stop.guess * r->loss - r->slack : 0;
+    double allowed = v->now.cancel ? r->noise
+                                   : v->now.bound * LOSS_SHARE_MAX;
+
+    return (r->slack < epoch * r->loss + LAST_EPOCH_LATE &&
+            r->loss > LOSS_MIN) || drift > allowed;
+}
+
+/* The last moment to throttle and keep bound and downtime limit */
+static bool must_throttle(const TlmPlanView *v, const Reckoning *r,
+                          double epoch)
+{
+    const TlmPlanNow *n = &v->now;
+    double end = n->clock + tlm_view_stop_time(v, v->fit) +
+        tlm_forecast_throttled(v, THROTTLE_SHARE, n->unsent, n->dirty, v->fit);
+    double waste = epoch * (1 - MIN(v->guest.yield, 1));
+
+    if (tlm_view_blind(v) && end > n->bound + r->noise) {
+        return false;           /* it cannot be known to be of any use */
+    }
+    return end + r->noise + 2 * waste > n->bound &&
+           waste > WASTE_MIN * epoch && n->unsent + n->dirty > v->fit;
+}
+
+/* It is, or may be, within reach, or late for sure: stop, throttle or go on */
+static TlmBoundCall last_moment(const TlmPlanView *v, const Reckoning *r,
+                                bool full_speed, double *epoch)
+{
+    if (must_stop(v, r, *epoch)) {
+        if (r->slack > EPOCH_MIN * r->loss + LAST_EPOCH_LATE) {
+            /* a shorter epoch may still be worth it */
+            *epoch = tlm_plan_epoch_shorten(&v->now, *epoch,
+                                            (r->slack - LAST_EPOCH_LATE) /
+                                            r->loss);
+        } else if (v->link.seen < r->patience &&
+                   r->slack > -v->now.bound * DOUBT_SHARE) {
+            *epoch = tlm_plan_epoch_shorten(&v->now, *epoch, EPOCH_MIN);
+            return TLM_BOUND_NO_SAY;
+        } else if (!v->link.dead) {
+            return r->lost && r->slack < -r->noise ? TLM_BOUND_OVERRUN
+                                                   : TLM_BOUND_STOP;
+        }
+    }
+    if (full_speed && v->now.converge && v->link.trusted &&
+        must_throttle(v, r, *epoch)) {
+        return TLM_BOUND_THROTTLE;
+    }
+    return TLM_BOUND_NO_SAY;
+}
+
+TlmBoundCall tlm_bound_call(TlmBoundDoubt *b, const TlmPlanView *v,
+                            bool full_speed, double *epoch, bool *reachable)
+{
+    Reckoning r;
+
+    if (!v->now.bound) {
+        return TLM_BOUND_NO_SAY;
+    }
+    reckon(v, &r);
+    if (r.left < -r.noise) {
+        /* It has passed: whatever is known of the link, that is sure */
+        *reachable = false;
+        if (v->now.cancel) {
+            return TLM_BOUND_PASSED;
+        }
+    }
+    switch (believe(b, v, &r, reachable)) {
+    case NOTHING_KNOWN:
+        return TLM_BOUND_NO_SAY;
+    case DOUBTFUL:
+        *epoch = tlm_plan_epoch_shorten(&v->now, *epoch, EPOCH_MIN);
+        /* nor is the guest stopped for what seems to be of no use */
+        return v->now.cancel ? TLM_BOUND_DOUBTED : TLM_BOUND_NO_SAY;
+    case HOPELESS:
+        *reachable = false;
+        return TLM_BOUND_LOST;
+    case WITHIN_REACH:
+    case OUT_OF_REACH:
+        break;
+    }
+    return last_moment(v, &r, full_speed, epoch);
+}

@@ -1,0 +1,43 @@
+/*
+ * TLM planner: how long an epoch is
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "arith.h"
+#include "epoch-length.h"
+
+#define EPOCH_MAX       1.0
+#define EPOCH_MAX_SYNC  5.0     /* where a sync takes that long */
+#define EPOCH_CEILING   10.0    /* never longer, whatever is asked for */
+#define EPOCH_SYNCS     10.0    /* an epoch is so many dirty log syncs */
+#define EPOCH_PASS      3.0     /* and so many times that while mtx works */
+
+/*
+ * A small multiple of what a sync costs; a larger one while mtx works,
+ * when nothing waits for the end of an epoch.
+ */
+double tlm_plan_epoch_length(const TlmPlanNow *n, bool in_pass)
+{
+    double length;
+
+    if (n->fixed_epoch) {
+        return sane(n->fixed_epoch, EPOCH_FLOOR, EPOCH_CEILING);
+    }
+    length = n->sync * EPOCH_SYNCS;
+    if (length > EPOCH_MAX) {
+        return MIN(length, EPOCH_MAX_SYNC);
+    }
+    if (in_pass) {
+        length = MIN(length * EPOCH_PASS, EPOCH_MAX);
+    }
+    return MAX(length, EPOCH_MIN);
+}
+
+double tlm_plan_epoch_shorten(const TlmPlanNow *n, double epoch, double when)
+{
+    double least = MAX(EPOCH_FLOOR, n->sync * 2);
+
+    return when < epoch ? MIN(epoch, MAX(when, least)) : epoch;
+}

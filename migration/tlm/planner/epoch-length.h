@@ -1,0 +1,24 @@
+/*
+ * TLM planner: how long an epoch is
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TLM_PLANNER_EPOCH_LENGTH_H
+#define TLM_PLANNER_EPOCH_LENGTH_H
+
+#include "now.h"
+
+/* s; adaptive epochs are as long at least, before the end is near */
+#define EPOCH_MIN       0.1
+
+/* s of the next epoch; @in_pass: mtx works and the guest has full speed */
+double tlm_plan_epoch_length(const TlmPlanNow *n, bool in_pass);
+
+/*
+ * @epoch, or less: let it end in @when s, where what it waits for is
+ * expected.
+ */
+double tlm_plan_epoch_shorten(const TlmPlanNow *n, double epoch, double when);
+
+#endif

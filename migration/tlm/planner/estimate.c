@@ -1,0 +1,73 @@
+/*
+ * TLM planner: predict a migration that has not begun
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "arith.h"
+#include "epoch-length.h"
+#include "forecast.h"
+#include "predict.h"
+
+/*
+ * So many times the working set was written within the window: a hot set,
+ * written again and again.  Less, and nothing shows where it ends.
+ */
+#define REWRITTEN       1.5
+
+/* What the guest does, from what was seen of it in a window */
+static void suppose(TlmGuest *g, const TlmPlanEstimate *e, TlmPlanNow *n)
+{
+    double window = e->window_ms / MS_PER_S;
+    double rate, ws, hot = 0, cold = 0;
+
+    n->total = MIN(e->populated_bytes, e->total_bytes);
+    ws = MIN(e->working_set_bytes, n->total);
+    rate = window > 0 ? MAX(e->dirty_rate, ratio(ws, window)) : e->dirty_rate;
+    rate = MIN(rate, FOREVER);
+    if (rate * window > REWRITTEN * ws) {
+        hot = ws;
+    } else {
+        cold = rate;
+    }
+    tlm_guest_suppose(g, rate, hot, cold);
+    n->hot = MIN(hot + cold * n->window, n->total);
+    n->dirty = n->hot;
+    n->unsent = n->total - n->dirty;
+    n->device = e->device_bytes;
+}
+
+void tlm_planner_estimate(const TlmPlanParams *params,
+                          const TlmPlanEstimate *estimate,
+                          TlmPlanDecision *decision)
+{
+    TlmPlanDecision d = {
+        .guest_speed = 1,
+        .epoch_ms = EPOCH_MIN * MS_PER_S,
+        .reason = TLM_PLAN_REASON_ESTIMATE,
+    };
+    TlmPlanCourse course = { .share = THROTTLE_SHARE, .epoch = EPOCH_MIN };
+    TlmLink *link = tlm_link_new();
+    TlmGuest *guest = tlm_guest_new();
+    TlmPlanView v;
+
+    tlm_now_at_start(params, &v.now);
+    if (!v.now.told) {
+        v.now.told = estimate->bandwidth;
+    }
+    suppose(guest, estimate, &v.now);
+    tlm_link_view(link, &v.now, &v.link);
+    tlm_guest_view(guest, &v.guest);
+    tlm_view_complete(&v);
+    tlm_view_stop(&v, v.now.dirty);
+    tlm_forecast_pass(&v);
+    tlm_predict(&v, &course, &d);
+    d.bound_reachable = !v.now.bound ||
+        (v.stop.safe < FOREVER && v.stop.safe <= v.now.bound);
+    d.bandwidth = v.link.live;
+    d.dirty_rate = v.guest.dirty_rate;
+    *decision = d;
+    tlm_guest_free(guest);
+    tlm_link_free(link);
+}

@@ -1,0 +1,86 @@
+/*
+ * TLM planner: what one step works on, in doubles and free of nonsense
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TLM_PLANNER_NOW_H
+#define TLM_PLANNER_NOW_H
+
+#include "planner.h"
+
+/*
+ * s; shorter epochs are not measured.  A timer is late by 0.1 ms, which is a
+ * tenth of this: below it bandwidth would be noise.  Epochs are 20 ms long
+ * (EPOCH_FLOOR) unless the pass or a cancel ends one, so more would not
+ * lose much.
+ */
+#define EPOCH_TELLS     0.001
+
+/*
+ * s; no epoch is meant to be shorter: each costs a sync of the dirty log and
+ * a multifd sync.  Longer, and the last one overshoots the moment at which
+ * what is left fits, or the deadline.
+ */
+#define EPOCH_FLOOR     0.02
+
+/*
+ * s; a page is hot if it was dirtied so short a time ago, unless the
+ * coordinator says otherwise.  It ages pages every 0.5 s, so a page that it
+ * calls hot is 0.5 to 1 s old.
+ */
+#define HOT_WINDOW      0.8
+
+/*
+ * The slowest that a throttled guest runs.  Slower, and a pulse is shorter
+ * than what a timer can tell; faster, and a guest that dirties 100 MB a
+ * pulse over 50 MB/s is paused sooner (tlm-sim --selftest has that one).
+ */
+#define SPEED_MIN       0.002
+
+typedef struct TlmPlanNow {
+    /* what the user wants, as of this step */
+    uint64_t bound_ms;
+    double bound;               /* s; 0: none */
+    double limit;               /* s of downtime */
+    double cap;                 /* bytes/s in the live stage; 0: none */
+    double told;                /* bytes/s in stage 3; 0: not told */
+    double fixed_epoch;         /* s; 0: adaptive */
+    bool converge;              /* go on after the pass while it pays */
+    bool cancel;                /* rather than overrun the bound */
+    bool asked;                 /* to end the live stage */
+
+    /* the clock, and what the coordinator's own work costs */
+    unsigned step;              /* number of this step, from 0 */
+    double clock;               /* s; never runs backwards */
+    double sync;                /* s, smoothed */
+    double duty;                /* share of the time that epochs make up */
+
+    /* this sample */
+    double epoch;               /* s, its sync may be part of it */
+    double active;              /* s of it that the link had work */
+    double dt;                  /* s since the last sample */
+    double total, unsent, dirty, hot, fresh, device;
+    double window;              /* s, hot is what was dirtied within */
+    double sent, covered, zero;
+    double held;                /* s of it that the cap held back */
+    double burst;               /* bytes/s seen when it did not, or 0 */
+    double speed;
+    bool mtx_done;
+    bool can_stop;              /* the destination is ready for it */
+} TlmPlanNow;
+
+/* Owns the clock */
+typedef struct TlmPlanClock TlmPlanClock;
+
+TlmPlanClock *tlm_clock_new(void);
+void tlm_clock_free(TlmPlanClock *c);
+
+/* Fill @n; whatever is wrong in @s becomes harmless */
+void tlm_clock_take_in(TlmPlanClock *c, const TlmPlanParams *params,
+                       const TlmPlanSample *s, TlmPlanNow *n);
+
+/* Fill @n before there is a sample: wishes only, and no time has passed */
+void tlm_now_at_start(const TlmPlanParams *params, TlmPlanNow *n);
+
+#endif

@@ -1,0 +1,452 @@
+/*
+ * TLM planner: the state machine that takes the decisions
+ *
+ *        +------+   mtx is done   +-------+
+ *  ----->| PASS |<--------------->| DRAIN |   the guest has its full speed
+ *        +------+  RAM was added  +-------+
+ *          |  ^                    |  ^
+ *  futile; |  |  the user wants no |  | what is left does not shrink;
+ *  bound   |  |  convergence; or   |  | bound
+ *          |  |  more time for the |  |
+ *          v  |  bound that did it v  |
+ *        +----------+            +-------+
+ *        | THROTTLE |----------->| PAUSE |    the guest is slowed
+ *        +----------+ pulses are +-------+
+ *                     too heavy, or no progress
+ *
+ *  All four: --> CANCEL  the bound cannot be kept, and must not be overrun
+ *            --> STOP    it is asked for; the pass is over (converge=none);
+ *                        what is left fits (DRAIN, THROTTLE, PAUSE); no
+ *                        progress (PAUSE); the bound
+ *            --> WAIT    the same, but the destination is not ready or
+ *                        the link is dead: one epoch at full speed
+ *
+ * WAIT, STOP and CANCEL are not remembered.  Another step goes on from the
+ * state that they were reached from.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "arith.h"
+#include "bound.h"
+#include "epoch-length.h"
+#include "forecast.h"
+#include "plan.h"
+#include "pulse.h"
+
+/*
+ * Less useful than this, and it may be better to throttle before mtx is
+ * done: as soon as so much of the time that this would take has been wasted
+ */
+#define YIELD_MIN           0.35
+#define FUTILE_WASTE        0.1
+
+/* Epochs without progress, throttled, before the end is forced */
+#define STUCK_EPOCHS        20
+/* Progress is one part in so many of what could be sent in an epoch */
+#define PROGRESS_PART       10
+
+/* Full speed is given so many epochs beside its patience */
+#define DRAIN_EPOCHS        4
+/* Settled pages first, if so much of what is sent does not come back */
+#define SETTLED_STAY        0.8
+/* s; the last epoch ends so much later than expected */
+#define END_MARGIN          (EPOCH_FLOOR / 4)
+
+typedef enum {
+    PASS,                       /* mtx walks over RAM */
+    DRAIN,                      /* what is left is sent, at full speed */
+    THROTTLE,                   /* the same, the guest being slowed */
+    PAUSE,                      /* the same, the guest not running */
+    LIVE_STATES,
+    WAIT = LIVE_STATES,         /* STOP, but that cannot be done now */
+    STOP,
+    CANCEL,
+} State;
+
+struct TlmPlan {
+    State state;                /* PASS to PAUSE */
+    double epoch;               /* s, of the next one */
+    double drain_since;         /* clock; FOREVER: there has been no DRAIN */
+    double drain_patience;      /* s of it */
+    TlmPulse pulse;
+    uint64_t slowed_for_ms;     /* the bound that required it; 0: another */
+    double least_left;          /* since slowed: bytes */
+    unsigned stuck;             /* epochs without progress */
+    TlmBoundDoubt doubt;
+};
+
+/* What a rule says */
+typedef struct {
+    State to;
+    TlmPlanReason reason;
+    bool send_hot;              /* at full speed; when slowed it is sent */
+    bool bound_reachable;
+} Verdict;
+
+TlmPlan *tlm_plan_new(void)
+{
+    TlmPlan *p = g_new0(TlmPlan, 1);
+
+    p->epoch = EPOCH_MIN;
+    p->drain_since = FOREVER;
+    p->pulse.speed = 1;
+    return p;
+}
+
+void tlm_plan_free(TlmPlan *p)
+{
+    g_free(p);
+}
+
+static bool slowed(State s)
+{
+    return s == THROTTLE || s == PAUSE;
+}
+
+bool tlm_plan_slows(const TlmPlan *p)
+{
+    return slowed(p->state);
+}
+
+bool tlm_plan_saw_pass_end(const TlmPlan *p)
+{
+    return p->drain_since < FOREVER;
+}
+
+static void end_epoch_in(TlmPlan *p, const TlmPlanView *v, double when)
+{
+    p->epoch = tlm_plan_epoch_shorten(&v->now, p->epoch, when);
+}
+
+static double left(const TlmPlanView *v)
+{
+    return v->now.dirty + v->now.unsent;
+}
+
+static bool say(Verdict *o, State to, TlmPlanReason reason)
+{
+    o->to = to;
+    o->reason = reason;
+    return true;
+}
+
+/*
+ * The rules.  Each returns true if it has decided; it has no effect on the
+ * state then, but says where to go.
+ */
+
+static bool user_asks(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    return v->now.asked && say(o, STOP, TLM_PLAN_REASON_ASKED_FOR);
+}
+
+static bool keep_bound(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    switch (tlm_bound_call(&p->doubt, v, !slowed(p->state), &p->epoch,
+                           &o->bound_reachable)) {
+    case TLM_BOUND_NO_SAY:
+        return false;
+    case TLM_BOUND_DOUBTED:
+        o->send_hot = v->now.unsent <= 0;
+        return say(o, p->state, TLM_PLAN_REASON_BOUND_DOUBTED);
+    case TLM_BOUND_THROTTLE:
+        return say(o, THROTTLE, TLM_PLAN_REASON_BOUND_REQUIRES_THROTTLE);
+    case TLM_BOUND_STOP:
+        return say(o, STOP, TLM_PLAN_REASON_BOUND_REQUIRES_STOP);
+    case TLM_BOUND_OVERRUN:
+        return say(o, STOP, TLM_PLAN_REASON_BOUND_OVERRUN);
+    case TLM_BOUND_LOST:
+        return say(o, CANCEL, TLM_PLAN_REASON_BOUND_OUT_OF_REACH);
+    case TLM_BOUND_PASSED:
+        return say(o, CANCEL, TLM_PLAN_REASON_BOUND_PASSED);
+    }
+    g_assert_not_reached();
+}
+
+/*
+ * Has it become pointless to let the guest run at full speed, since nearly
+ * all that is sent has to be sent again, and the guest has to be throttled
+ * in the end anyway?
+ *
+ * That may last, or be a burst.  Throttled, the guest stands nearly still
+ * for all of what is left, so wait until a part of that has been lost: a
+ * burst of a guest whose working set is small never gets there, as pages
+ * that are dirty already cannot be wasted again.
+ */
+static bool pass_is_futile(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    const TlmPassForecast *f = &v->pass;
+    double slow = tlm_forecast_throttled(v, THROTTLE_SHARE, v->now.unsent,
+                                         v->now.dirty, v->fit);
+    bool send_hot;
+
+    return v->link.trusted && v->now.converge &&
+           v->guest.yield < YIELD_MIN &&
+           v->guest.wasted >= FUTILE_WASTE * slow && f->left > v->fit &&
+           tlm_forecast_full_speed(v, p->epoch, f->left, f->hot, f->refill,
+                                   &send_hot) >
+           FULL_SPEED_PATIENCE *
+           tlm_forecast_throttled(v, THROTTLE_SHARE, 0, f->left, v->fit) &&
+           say(o, THROTTLE, TLM_PLAN_REASON_PASS_FUTILE);
+}
+
+static bool pass_goes_on(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    return say(o, PASS, TLM_PLAN_REASON_PASS);
+}
+
+static bool slowed_pass_goes_on(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    return !v->now.mtx_done &&
+           say(o, p->state, TLM_PLAN_REASON_THROTTLED_PASS);
+}
+
+static bool pass_was_all(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    return !v->now.converge && say(o, STOP, TLM_PLAN_REASON_PASS_OVER);
+}
+
+static bool left_fits(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    return left(v) + v->meanwhile <= v->fit &&
+           say(o, STOP, TLM_PLAN_REASON_FITS);
+}
+
+static bool little_is_left(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    return left(v) <= v->meanwhile &&
+           say(o, STOP, TLM_PLAN_REASON_LESS_THAN_REDIRTIED);
+}
+
+/* Send what is left at full speed while that pays; else throttle */
+static bool drain(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    const TlmPlanNow *n = &v->now;
+    double slow = tlm_forecast_throttled(v, THROTTLE_SHARE, n->unsent,
+                                         n->dirty, v->fit);
+    double refill = MIN(v->guest.redirty, v->guest.cold_rate);
+    double settled = n->dirty - n->hot;
+    double full;
+    bool send_hot;
+
+    if (p->drain_since >= FOREVER) {
+        p->drain_since = n->clock;
+        p->drain_patience = FULL_SPEED_PATIENCE * slow +
+                            DRAIN_EPOCHS * p->epoch;
+    }
+    full = tlm_forecast_full_speed(v, p->epoch, left(v), n->hot, refill,
+                                   &send_hot);
+    if (n->clock - p->drain_since > p->drain_patience) {
+        return say(o, THROTTLE, TLM_PLAN_REASON_DOES_NOT_SHRINK);
+    }
+    if (tlm_forecast_full_speed_pays(full, slow, p->epoch)) {
+        o->send_hot = send_hot;
+        end_epoch_in(p, v, full + END_MARGIN);
+        return say(o, DRAIN, TLM_PLAN_REASON_SHRINKS);
+    }
+    /*
+     * It will not fit by itself.  Settled pages cost the same now or
+     * later, so let the guest run while they flow.
+     */
+    if (settled > v->mean_rate * p->epoch / 2 &&
+        v->mean_rate - v->guest.redirty > v->mean_rate * SETTLED_STAY) {
+        end_epoch_in(p, v, ratio(settled, v->mean_rate));
+        return say(o, DRAIN, TLM_PLAN_REASON_SETTLED_FIRST);
+    }
+    return say(o, THROTTLE, TLM_PLAN_REASON_DOES_NOT_SHRINK);
+}
+
+/* No progress for too many epochs? */
+static bool is_stuck(TlmPlan *p, const TlmPlanView *v)
+{
+    double progress = v->mean_rate * v->now.epoch / PROGRESS_PART;
+
+    if (left(v) < p->least_left - progress) {
+        p->least_left = left(v);
+        p->stuck = 0;
+        return false;
+    }
+    return ++p->stuck >= STUCK_EPOCHS;
+}
+
+static bool slowed_goes_on(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    State to = p->state;
+
+    if (is_stuck(p, v)) {
+        if (to == PAUSE && !v->link.dead) {
+            return say(o, STOP, TLM_PLAN_REASON_NO_PROGRESS);
+        }
+        to = PAUSE;
+    }
+    end_epoch_in(p, v, ratio(left(v) - v->fit,
+                             v->mean_rate * (1 - THROTTLE_SHARE)) +
+                 END_MARGIN);
+    return say(o, to, TLM_PLAN_REASON_THROTTLED);
+}
+
+/* The rules of each state: the first one that decides */
+typedef bool Rule(TlmPlan *p, const TlmPlanView *v, Verdict *o);
+
+enum { RULES_MAX = 8 };
+
+static Rule *const rules[LIVE_STATES][RULES_MAX] = {
+    [PASS]     = { user_asks, keep_bound, pass_is_futile, pass_goes_on },
+    [DRAIN]    = { user_asks, keep_bound, pass_was_all, left_fits, drain },
+    [THROTTLE] = { user_asks, keep_bound, slowed_pass_goes_on, left_fits,
+                   little_is_left, slowed_goes_on },
+    [PAUSE]    = { user_asks, keep_bound, slowed_pass_goes_on, left_fits,
+                   little_is_left, slowed_goes_on },
+};
+
+/*
+ * The user has changed his mind: the reason why the guest is slowed is
+ * gone.  Whether there is another one, the rules will show.
+ */
+static bool released(const TlmPlan *p, const TlmPlanView *v, bool cap_raised)
+{
+    return !v->now.converge ||
+           (p->slowed_for_ms && (cap_raised || !v->now.bound_ms ||
+                                 v->now.bound_ms > p->slowed_for_ms));
+}
+
+/* What has happened since the last step, whatever the rules say */
+static void take_note(TlmPlan *p, const TlmPlanView *v, bool cap_raised)
+{
+    if (cap_raised) {
+        tlm_bound_forget(&p->doubt);
+    }
+    if (slowed(p->state) && released(p, v, cap_raised)) {
+        tlm_pulse_end(&p->pulse);
+        p->slowed_for_ms = 0;
+        p->state = PASS;
+    }
+    if (!slowed(p->state)) {
+        p->state = v->now.mtx_done ? DRAIN : PASS;
+    }
+    p->epoch = tlm_plan_epoch_length(&v->now, p->state == PASS);
+    if (p->state == THROTTLE) {
+        tlm_pulse_follow(&p->pulse, v);
+        if (p->pulse.speed <= 0) {
+            p->state = PAUSE;
+        }
+    }
+}
+
+/* Progress is counted anew */
+static void hope(TlmPlan *p)
+{
+    p->stuck = 0;
+    p->least_left = FOREVER;
+}
+
+static void start_throttling(TlmPlan *p, const TlmPlanView *v,
+                             TlmPlanReason why)
+{
+    p->state = THROTTLE;
+    p->slowed_for_ms = why == TLM_PLAN_REASON_BOUND_REQUIRES_THROTTLE
+                       ? v->now.bound_ms : 0;
+    tlm_pulse_start(&p->pulse, v);
+    hope(p);
+    p->epoch = tlm_plan_epoch_length(&v->now, false);
+    /* learn soon what a pulse of this length does */
+    end_epoch_in(p, v, EPOCH_MIN);
+}
+
+/* A stop has to wait for the destination, and for a link that is alive */
+static void check_stop(const TlmPlanView *v, Verdict *o)
+{
+    if (!v->now.can_stop) {
+        say(o, WAIT, TLM_PLAN_REASON_NOT_READY);
+    } else if (v->link.dead) {
+        say(o, WAIT, TLM_PLAN_REASON_LINK_DEAD);
+    }
+}
+
+/* Go where the rules say; returns true if the guest has just been throttled */
+static bool go(TlmPlan *p, const TlmPlanView *v, const Verdict *o)
+{
+    switch (o->to) {
+    case PASS:
+    case DRAIN:
+    case STOP:
+    case CANCEL:
+        return false;
+    case THROTTLE:
+        if (p->state == THROTTLE) {
+            return false;
+        }
+        start_throttling(p, v, o->reason);
+        return true;
+    case PAUSE:
+        if (p->state != PAUSE) {
+            p->state = PAUSE;
+            p->stuck = 0;
+            tlm_pulse_pause(&p->pulse);
+        }
+        return false;
+    case WAIT:
+        hope(p);
+        return false;
+    }
+    g_assert_not_reached();
+}
+
+/*
+ * While mtx works: should dtx send settled pages?  Over a long pass even
+ * they are written to again, so limit what that may cost.
+ */
+static bool dtx_pays(const TlmPlan *p, const TlmPlanView *v)
+{
+    return v->now.mtx_done || slowed(p->state) || v->guest.credit > 0 ||
+           tlm_forecast_last_sweep(v, v->pass.pass, v->now.dirty - v->now.hot,
+                                   v->epoch_rate);
+}
+
+/* What the coordinator is to do in this state */
+static void fill(const TlmPlan *p, const TlmPlanView *v, const Verdict *o,
+                 TlmPlanDecision *d)
+{
+    bool live = o->to < LIVE_STATES, wait = o->to == WAIT;
+
+    d->action = o->to == STOP ? TLM_PLAN_SWITCHOVER :
+                o->to == CANCEL ? TLM_PLAN_CANCEL : TLM_PLAN_CONTINUE;
+    d->reason = o->reason;
+    d->bound_reachable = o->bound_reachable;
+    d->send_hot = slowed(p->state) ? live || wait : live && o->send_hot;
+    /* There is no use in slowing a guest that has to wait for others */
+    d->guest_speed = (live || o->to == STOP) && !v->link.dead ? p->pulse.speed
+                                                              : 1;
+    d->epoch_ms = MAX(to_ms(p->epoch), 1);
+}
+
+bool tlm_plan_decide(TlmPlan *p, const TlmPlanView *v, bool cap_raised,
+                     TlmPlanDecision *d)
+{
+    Verdict o = { .bound_reachable = true };
+    Rule *const *rule;
+    bool throttled;
+
+    take_note(p, v, cap_raised);
+    d->send_settled = dtx_pays(p, v);
+    rule = rules[p->state];
+    while (!(*rule)(p, v, &o)) {
+        rule++;                 /* the last one always decides */
+    }
+    if (o.to == STOP) {
+        check_stop(v, &o);
+    }
+    throttled = go(p, v, &o);
+    fill(p, v, &o, d);
+    return throttled;
+}
+
+void tlm_plan_course(const TlmPlan *p, const TlmPlanView *v,
+                     TlmPlanCourse *course)
+{
+    course->slowed = slowed(p->state);
+    course->share = tlm_pulse_share(&p->pulse, v);
+    course->epoch = p->epoch;
+}

@@ -1,0 +1,64 @@
+/*
+ * TLM planner: what the stop takes, and how much fits in the downtime limit
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "arith.h"
+#include "view.h"
+
+/* s; stopping costs this much beside a sync and the bytes that are left */
+#define STOP_OVERHEAD   0.012
+
+/* Aim below the downtime limit: bandwidth and dirty rate are estimates */
+#define DOWNTIME_AIM    0.93
+
+/* Allowed for a link that is unsteady: this part of its bandwidth at most */
+#define UNSTEADY_MAX    0.3
+
+static double stop_overhead(const TlmPlanView *v)
+{
+    return STOP_OVERHEAD + v->now.sync;
+}
+
+static double stop_time_at(const TlmPlanView *v, double bw, double unsent,
+                           double dirty)
+{
+    double wire = dirty * v->link.wire_per_byte + v->now.device;
+
+    return MIN(stop_overhead(v) +
+               unsent * tlm_link_unsent_cost(&v->link, bw) + ratio(wire, bw),
+               FOREVER);
+}
+
+double tlm_view_stop_time(const TlmPlanView *v, double dirty)
+{
+    return stop_time_at(v, v->link.safe, 0, dirty);
+}
+
+void tlm_view_stop(TlmPlanView *v, double dirty)
+{
+    v->stop.safe = stop_time_at(v, v->link.safe, v->now.unsent, dirty);
+    v->stop.guess = stop_time_at(v, v->link.guess, v->now.unsent, dirty);
+    v->stop.least = stop_time_at(v, v->link.most, v->now.unsent, dirty);
+}
+
+static double fitting(const TlmPlanView *v)
+{
+    double bw = v->link.safe;
+    double time = v->now.limit * DOWNTIME_AIM;
+
+    time -= stop_overhead(v);
+    bw *= 1 - MIN(v->link.unsteady, UNSTEADY_MAX);
+    return MAX(time * bw - v->now.device, 0) / v->link.wire_per_byte;
+}
+
+void tlm_view_complete(TlmPlanView *v)
+{
+    v->epoch_rate = ratio(v->link.live, v->link.wire_per_byte);
+    v->mean_bandwidth = v->link.live * v->now.duty;
+    v->mean_rate = ratio(v->mean_bandwidth, v->link.wire_per_byte);
+    v->meanwhile = v->guest.redirty * stop_overhead(v);
+    v->fit = fitting(v);
+}
