@@ -11,7 +11,7 @@
 
 #include "qemu/osdep.h"
 #include <math.h>
-#include "tlm-sim.h"
+#include "tlm-sim-model.h"
 
 #define CELLS     192
 #define NS        1e9

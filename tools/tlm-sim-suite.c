@@ -6,7 +6,9 @@
 
 #include "qemu/osdep.h"
 #include <math.h>
-#include "tlm-sim.h"
+#include "tlm-sim-model.h"
+#include "tlm-sim-print.h"
+#include "tlm-sim-suite.h"
 
 /* As options, to run it again */
 static void print_config(const SimConfig *c)

@@ -4,8 +4,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
-#ifndef TLM_SIM_H
-#define TLM_SIM_H
+#ifndef TLM_SIM_MODEL_H
+#define TLM_SIM_MODEL_H
 
 #include "planner/planner.h"
 
@@ -81,14 +81,9 @@ typedef struct SimResult {
     const char *reason;
 } SimResult;
 
-/* tlm-sim-model.c */
 void sim_defaults(SimConfig *c);
 /* Can the planner learn what the link carries, whatever the cap? */
 bool sim_link_known(const SimConfig *c);
 void sim_run(const SimConfig *c, SimResult *r);
-/* tlm-sim.c */
-void sim_print_result(const SimConfig *c, const SimResult *r, bool json);
-/* tlm-sim-suite.c: speaks TAP; returns the exit status */
-int sim_selftest(unsigned runs, unsigned seed, bool verbose);
 
 #endif
