@@ -16,10 +16,28 @@
 /* A pass with a smaller part of RAM unsent is over */
 #define UNSENT_NONE     0.000001
 
-bool tlm_forecast_last_sweep(const TlmPlanView *v, double pass_left,
-                             double settled, double rate)
+/*
+ * Less useful than this, and it may be better to throttle before mtx is
+ * done: as soon as so much of the time that this would take has been wasted
+ */
+#define YIELD_MIN       0.35
+#define FUTILE_WASTE    0.1
+
+/*
+ * converge=none: the pass must not end with pages that could have been
+ * sent.  Is it time for dtx to send the @settled ones, at @rate?
+ */
+static bool last_sweep_due(const TlmPlanView *v, double pass_left,
+                           double settled, double rate)
 {
     return !v->now.converge && pass_left * rate < settled;
+}
+
+bool tlm_forecast_dtx_pays(const TlmPlanView *v)
+{
+    return v->guest.credit > 0 ||
+           last_sweep_due(v, v->pass.pass, v->now.dirty - v->now.hot,
+                          v->epoch_rate);
 }
 
 /* Pages of an even working set that were hit within the window are hot */
@@ -72,7 +90,7 @@ void tlm_forecast_pass(TlmPlanView *v)
         hot = stay_hot(v, dirty, hot);
         out = 0;
         if (v->guest.credit > 0 ||
-            tlm_forecast_last_sweep(v, unsent * cost, dirty - hot, rate)) {
+            last_sweep_due(v, unsent * cost, dirty - hot, rate)) {
             out = MIN(dirty - hot, rate * dt / 2);
         }
         dirty -= out;
@@ -130,4 +148,27 @@ double tlm_forecast_full_speed(const TlmPlanView *v, double epoch, double left,
 bool tlm_forecast_full_speed_pays(double full, double slow, double epoch)
 {
     return full <= FULL_SPEED_PATIENCE * slow + epoch;
+}
+
+/*
+ * That nearly all has to be sent again may last, or be a burst.  Throttled,
+ * the guest stands nearly still for all of what is left, so wait until a
+ * part of that has been lost: a burst of a guest whose working set is small
+ * never gets there, as pages that are dirty already cannot be wasted again.
+ */
+bool tlm_forecast_futile(const TlmPlanView *v, double epoch)
+{
+    const TlmPassForecast *f = &v->pass;
+    double slow = tlm_forecast_throttled(v, THROTTLE_SHARE, v->now.unsent,
+                                         v->now.dirty, v->fit);
+    bool send_hot;
+
+    if (!v->link.trusted || v->guest.yield >= YIELD_MIN ||
+        v->guest.wasted < FUTILE_WASTE * slow || f->left <= v->fit) {
+        return false;
+    }
+    return tlm_forecast_full_speed(v, epoch, f->left, f->hot, f->refill,
+                                   &send_hot) >
+           FULL_SPEED_PATIENCE *
+           tlm_forecast_throttled(v, THROTTLE_SHARE, 0, f->left, v->fit);
 }

@@ -26,11 +26,10 @@
 void tlm_forecast_pass(TlmPlanView *v);
 
 /*
- * converge=none: the pass must not end with pages that could have been
- * sent.  Is it time for dtx to send the @settled ones, at @rate?
+ * While mtx works: should dtx send settled pages?  Over a long pass even
+ * they are written to again, so limit what that may cost.
  */
-bool tlm_forecast_last_sweep(const TlmPlanView *v, double pass_left,
-                             double settled, double rate);
+bool tlm_forecast_dtx_pays(const TlmPlanView *v);
 
 /*
  * s until @left and @unsent fit in @fit, if the guest is throttled from now
@@ -48,5 +47,12 @@ double tlm_forecast_full_speed(const TlmPlanView *v, double epoch, double left,
 
 /* Is @full s at full speed better than @slow s throttled? */
 bool tlm_forecast_full_speed_pays(double full, double slow, double epoch);
+
+/*
+ * While mtx works: has it become pointless to let the guest run at full
+ * speed, since nearly all that is sent has to be sent again, and the guest
+ * has to be throttled in the end anyway?
+ */
+bool tlm_forecast_futile(const TlmPlanView *v, double epoch);
 
 #endif

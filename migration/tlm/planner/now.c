@@ -74,8 +74,9 @@ void tlm_clock_free(TlmPlanClock *c)
     g_free(c);
 }
 
-static void take_wishes(const TlmPlanParams *params, TlmPlanNow *n)
+void tlm_now_at_start(const TlmPlanParams *params, TlmPlanNow *n)
 {
+    *n = (TlmPlanNow) { .duty = 1, .window = HOT_WINDOW };
     n->bound_ms = params->time_bound_ms;
     n->bound = params->time_bound_ms / MS_PER_S;
     n->limit = params->downtime_limit_ms / MS_PER_S;
@@ -86,12 +87,6 @@ static void take_wishes(const TlmPlanParams *params, TlmPlanNow *n)
     n->cancel = params->bound_action == TLM_PLAN_BOUND_CANCEL;
 }
 
-void tlm_now_at_start(const TlmPlanParams *params, TlmPlanNow *n)
-{
-    *n = (TlmPlanNow) { .duty = 1, .window = HOT_WINDOW };
-    take_wishes(params, n);
-}
-
 static void take_bytes(TlmPlanClock *c, const TlmPlanSample *s, TlmPlanNow *n)
 {
     n->total = s->total_bytes;
@@ -99,7 +94,9 @@ static void take_bytes(TlmPlanClock *c, const TlmPlanSample *s, TlmPlanNow *n)
     n->dirty = MIN(s->dirty_bytes, s->total_bytes);
     n->hot = MIN(s->hot_bytes, n->dirty);
     n->fresh = MIN(s->dirtied_bytes, s->total_bytes);
-    n->window = s->hot_ns > 0 ? s->hot_ns / NS_PER_S : HOT_WINDOW;
+    if (s->hot_ns > 0) {
+        n->window = s->hot_ns / NS_PER_S;
+    }
     n->device = (double)s->device_bytes + s->queued_bytes;
     n->sent = s->sent_bytes;
     n->covered = s->sent_pages_bytes;
@@ -156,7 +153,7 @@ void tlm_clock_take_in(TlmPlanClock *c, const TlmPlanParams *params,
 {
     double sync;
 
-    take_wishes(params, n);
+    tlm_now_at_start(params, n);
     n->asked = s->switchover_requested;
     n->mtx_done = s->mtx_done;
     n->can_stop = s->can_switchover;

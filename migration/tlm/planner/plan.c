@@ -1,28 +1,34 @@
 /*
  * TLM planner: the state machine that takes the decisions
  *
- *        +------+   mtx is done   +-------+
- *  ----->| PASS |<--------------->| DRAIN |   the guest has its full speed
- *        +------+  RAM was added  +-------+
- *          |  ^                    |  ^
- *  futile; |  |  the user wants no |  | what is left does not shrink;
- *  bound   |  |  convergence; or   |  | bound
- *          |  |  more time for the |  |
- *          v  |  bound that did it v  |
- *        +----------+            +-------+
- *        | THROTTLE |----------->| PAUSE |    the guest is slowed
- *        +----------+ pulses are +-------+
- *                     too heavy, or no progress
+ *            +------+        mtx is done         +-------+
+ *  start --->| PASS |--------------------------->| DRAIN |     full speed
+ *            +------+                            +-------+
+ *                |                                   |
+ *                | full speed is futile, or          | what is left does not
+ *                | the bound requires it             | shrink, or the bound
+ *                |          +----------+             | requires it
+ *                +--------->| THROTTLE |<------------+
+ *                           +----------+                       slowed
+ *                                | a pulse dirties too much,
+ *                                v or no progress
+ *                            +-------+
+ *                            | PAUSE |                         not running
+ *                            +-------+
  *
- *  All four: --> CANCEL  the bound cannot be kept, and must not be overrun
- *            --> STOP    it is asked for; the pass is over (converge=none);
- *                        what is left fits (DRAIN, THROTTLE, PAUSE); no
- *                        progress (PAUSE); the bound
- *            --> WAIT    the same, but the destination is not ready or
- *                        the link is dead: one epoch at full speed
+ *  THROTTLE, PAUSE --> PASS, DRAIN   the user no longer wants to converge, or
+ *                                    has given more time or bandwidth, if the
+ *                                    bound was the reason
+ *  any of these --> CANCEL   the bound is lost, and is not to be overrun
+ *               --> STOP     asked for, or the bound requires it
+ *         DRAIN --> STOP     the pass is all that is wanted, or the rest fits
+ *      THROTTLE --> STOP     the rest fits, or no more than is dirtied anyway
+ *         PAUSE --> STOP     the same; or no progress
+ *          STOP --> WAIT     the destination is not ready or the link is dead:
+ *                            an epoch at full speed
  *
- * WAIT, STOP and CANCEL are not remembered.  Another step goes on from the
- * state that they were reached from.
+ * WAIT, STOP and CANCEL last for a step.  The next one, if there is one, goes
+ * on from the state that they were reached from.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -34,13 +40,6 @@
 #include "forecast.h"
 #include "plan.h"
 #include "pulse.h"
-
-/*
- * Less useful than this, and it may be better to throttle before mtx is
- * done: as soon as so much of the time that this would take has been wasted
- */
-#define YIELD_MIN           0.35
-#define FUTILE_WASTE        0.1
 
 /* Epochs without progress, throttled, before the end is forced */
 #define STUCK_EPOCHS        20
@@ -165,30 +164,9 @@ static bool keep_bound(TlmPlan *p, const TlmPlanView *v, Verdict *o)
     g_assert_not_reached();
 }
 
-/*
- * Has it become pointless to let the guest run at full speed, since nearly
- * all that is sent has to be sent again, and the guest has to be throttled
- * in the end anyway?
- *
- * That may last, or be a burst.  Throttled, the guest stands nearly still
- * for all of what is left, so wait until a part of that has been lost: a
- * burst of a guest whose working set is small never gets there, as pages
- * that are dirty already cannot be wasted again.
- */
 static bool pass_is_futile(TlmPlan *p, const TlmPlanView *v, Verdict *o)
 {
-    const TlmPassForecast *f = &v->pass;
-    double slow = tlm_forecast_throttled(v, THROTTLE_SHARE, v->now.unsent,
-                                         v->now.dirty, v->fit);
-    bool send_hot;
-
-    return v->link.trusted && v->now.converge &&
-           v->guest.yield < YIELD_MIN &&
-           v->guest.wasted >= FUTILE_WASTE * slow && f->left > v->fit &&
-           tlm_forecast_full_speed(v, p->epoch, f->left, f->hot, f->refill,
-                                   &send_hot) >
-           FULL_SPEED_PATIENCE *
-           tlm_forecast_throttled(v, THROTTLE_SHARE, 0, f->left, v->fit) &&
+    return v->now.converge && tlm_forecast_futile(v, p->epoch) &&
            say(o, THROTTLE, TLM_PLAN_REASON_PASS_FUTILE);
 }
 
@@ -394,17 +372,6 @@ static bool go(TlmPlan *p, const TlmPlanView *v, const Verdict *o)
     g_assert_not_reached();
 }
 
-/*
- * While mtx works: should dtx send settled pages?  Over a long pass even
- * they are written to again, so limit what that may cost.
- */
-static bool dtx_pays(const TlmPlan *p, const TlmPlanView *v)
-{
-    return v->now.mtx_done || slowed(p->state) || v->guest.credit > 0 ||
-           tlm_forecast_last_sweep(v, v->pass.pass, v->now.dirty - v->now.hot,
-                                   v->epoch_rate);
-}
-
 /* What the coordinator is to do in this state */
 static void fill(const TlmPlan *p, const TlmPlanView *v, const Verdict *o,
                  TlmPlanDecision *d)
@@ -430,7 +397,7 @@ bool tlm_plan_decide(TlmPlan *p, const TlmPlanView *v, bool cap_raised,
     bool throttled;
 
     take_note(p, v, cap_raised);
-    d->send_settled = dtx_pays(p, v);
+    d->send_settled = p->state != PASS || tlm_forecast_dtx_pays(v);
     rule = rules[p->state];
     while (!(*rule)(p, v, &o)) {
         rule++;                 /* the last one always decides */
