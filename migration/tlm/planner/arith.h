@@ -12,8 +12,9 @@
 
 #include <math.h>
 
-#define MS_PER_S 1e3
-#define NS_PER_S 1e9
+/* The interface counts in ms and ns */
+#define MS_PER_S        1e3
+#define NS_PER_S        1e9
 
 /*
  * No time (s), size or rate is larger: 30 million years, or a million times

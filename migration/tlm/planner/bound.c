@@ -16,48 +16,68 @@
 #include "epoch-length.h"
 #include "forecast.h"
 
-/* Differences to the bound that are put down to noise */
+/*
+ * Differences to the bound that are put down to noise: a part of it, and s.
+ * With none, an idle guest with a bound just within reach is stopped
+ * (tight-but-idle); three times the share, and a little waste in each epoch
+ * adds up to an overrun (cancel-drift).
+ */
 #define NOISE_SHARE       0.01
 #define NOISE             0.02
 
 /*
  * What seems to be out of reach for this part of the time that is left, or
- * for so many seconds, is given up.  While the bound is far, another look
- * costs next to nothing; and one slow second is no slow link.  To cancel
- * has even more time: the guest is not stopped meanwhile.
+ * for PATIENCE_MAX s, is given up.  While the bound is far, another look
+ * costs next to nothing; and one slow second is no slow link: a third of
+ * either gives up after a slow start (tlm-sim --selftest, slow-second).  More
+ * would overrun by more what really is out of reach (bound-unreachable).  To
+ * cancel has PATIENCE_CANCEL s at least: the guest is not stopped meanwhile.
  */
 #define PATIENCE_SHARE    0.1
 #define PATIENCE_MAX      5.0
 #define PATIENCE_CANCEL   0.5
-/* In a row must so many samples say so */
+/* In a row must so many samples say so: one may be noise, and is */
 #define DOUBT_SAMPLES     2
 /*
  * Before the link can be trusted, only what is late by this part of the
- * bound is late for sure
+ * bound is late for sure: the first samples are off by up to that.
  */
 #define FAR_SHARE         0.25
 
-/* A smaller part of the link that goes to waste is not worth a stop */
+/*
+ * A smaller part of the link that goes to waste is not worth a stop: staying
+ * live costs next to nothing then, however tight the bound (tight-but-idle).
+ */
 #define LOSS_MIN          0.05
-/* unless it adds up to this part of the bound */
+/*
+ * Unless it adds up to this part of the bound, which is what reachable
+ * bounds may be overrun by (tlm-sim --selftest).
+ */
 #define LOSS_SHARE_MAX    0.03
-/* s that the last epoch may end late */
+/* s that the last epoch may end late: a thread finishes its batch */
 #define LAST_EPOCH_LATE   0.005
-/* Throttling for the bound does not pay for less waste than this */
+/*
+ * With less of an epoch wasted, waiting for the end of the pass costs the
+ * bound nothing: too early to throttle for it.
+ */
 #define WASTE_MIN         0.05
 
 /*
- * No stop for the bound before so much of the link has been seen, as long
- * as that overruns it by this part at most
+ * No stop for the bound before so much of the link has been seen as patience
+ * says, as long as that overruns it by this part at most.
  */
 #define DOUBT_SHARE       0.005
 /*
  * To cancel is sure only when the bound has passed, if a cap has hidden what
  * the link carries: the guest is stopped if the bound may be missed by this
- * part, and not if by more
+ * part, and not if by more, as it would be stopped in vain (cap-known).
  */
 #define DOUBT_CANCEL      0.1
-/* What the stop takes is not known: do not stop in the first half, at least */
+/*
+ * What the stop takes is not known: do not stop in the first half, at least.
+ * The cap may be lifted until then, as OpenStack Nova does after seconds; a
+ * later stop would have less than half of the bound for what is left.
+ */
 #define HOPE_SHARE        0.5
 
 /* The end, if the guest stopped now, against the bound; all in s */

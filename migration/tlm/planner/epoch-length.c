@@ -8,11 +8,21 @@
 #include "arith.h"
 #include "epoch-length.h"
 
+/*
+ * s; the planner looks at bound, link and user between epochs only, so a
+ * longer one answers late.  It may be longer where a sync alone takes over a
+ * tenth of that: syncs must not eat the live stage.
+ */
 #define EPOCH_MAX       1.0
-#define EPOCH_MAX_SYNC  5.0     /* where a sync takes that long */
-#define EPOCH_CEILING   10.0    /* never longer, whatever is asked for */
-#define EPOCH_SYNCS     10.0    /* an epoch is so many dirty log syncs */
-#define EPOCH_PASS      3.0     /* and so many times that while mtx works */
+#define EPOCH_MAX_SYNC  5.0
+/* s; never longer, whatever is asked for: a stop would wait for it */
+#define EPOCH_CEILING   10.0
+/*
+ * An epoch is so many dirty log syncs: they take a tenth of the time.  And so
+ * many times that while mtx works, when nothing waits for its end.
+ */
+#define EPOCH_SYNCS     10.0
+#define EPOCH_PASS      3.0
 
 /*
  * A small multiple of what a sync costs; a larger one while mtx works,

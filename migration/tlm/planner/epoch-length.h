@@ -9,7 +9,11 @@
 
 #include "now.h"
 
-/* s; adaptive epochs are as long at least, before the end is near */
+/*
+ * s; adaptive epochs are as long at least, before the end is near.  Shorter
+ * ones measure the buffers, not the link; the guest's working set is seen
+ * best by epochs that are well below the window in which pages stay hot.
+ */
 #define EPOCH_MIN       0.1
 
 /* s of the next epoch; @in_pass: mtx works and the guest has full speed */

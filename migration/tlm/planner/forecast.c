@@ -8,17 +8,22 @@
 #include "arith.h"
 #include "forecast.h"
 
-/* Steps in which the pass is run forward; so many times as many at most */
+/* The pass is run forward in so many steps: more change it by less than 1 % */
 #define STEPS           64
+/* So many times as many at most, where pages become dirty instead of sent */
 #define STEPS_FACTOR    4
-/* s; no step is shorter */
+/* s; no step is shorter: the end of the pass is not resolved any further */
 #define STEP_MIN        0.001
-/* A pass with a smaller part of RAM unsent is over */
+/* A pass with a smaller part of RAM unsent is over: some pages of 24 GiB */
 #define UNSENT_NONE     0.000001
 
 /*
- * Less useful than this, and it may be better to throttle before mtx is
- * done: as soon as so much of the time that this would take has been wasted
+ * Less of the link is useful than YIELD_MIN, and it may be better to
+ * throttle before mtx is done: as soon as FUTILE_WASTE of the time that this
+ * would take has been wasted.  A higher yield pays for going on; without the
+ * waste a burst of a second slowed the guest for the rest of a pass of an
+ * hour (burst-in-pass), and with more of it the guest that writes all over
+ * RAM loses what it could have saved (futile-pass).
  */
 #define YIELD_MIN       0.35
 #define FUTILE_WASTE    0.1

@@ -11,14 +11,16 @@
 
 /*
  * Part of what the link carries that a throttled guest may dirty again.
- * Less stops the guest more than needed; more makes the throttled time
- * longer by as much.
+ * Less stops the guest more than needed; more makes the throttled time,
+ * in which it does next to nothing, longer by as much.
  */
 #define THROTTLE_SHARE      0.05
 
 /*
  * Full speed may take so many times as long as throttling before it loses.
- * See docs/planner.md.
+ * With 1 the guest would be slowed whenever that ends a little earlier; a
+ * guest that writes as fast as the link carries must still be done within
+ * 2.5 times the time offline (tlm-sim --selftest).
  */
 #define FULL_SPEED_PATIENCE 2.5
 

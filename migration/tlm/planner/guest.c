@@ -8,34 +8,71 @@
 #include "arith.h"
 #include "guest.h"
 
+/*
+ * s that averages look back.  What is owed again decides on the last epochs,
+ * so it looks back over three; the yield is to survive one bad epoch; where
+ * the guest writes cannot be known faster than a page ages (0.5 to 1 s).
+ */
 #define REDIRTY_TAU     0.3
 #define YIELD_TAU       0.5
 #define LOCALITY_TAU    1.0
 #define BIAS_TAU        1.0
 
-/* Hit fewer times than this within it: an evenly written working set */
+/*
+ * Hit fewer times than this within the window: an evenly written working
+ * set.  At more, nine pages in ten of the set are hit, and how many were
+ * left out is noise: then it is a hot set.
+ */
 #define HOT_HITS        2.5
 
+/*
+ * The highest dirty rate fades by so much an epoch, to half in 34.  A faster
+ * one would let the first pulse be too long after a quiet second; a slower
+ * one would hold a burst at the start against the guest.
+ */
 #define RATE_MOST_KEEP  0.98
+/* s; epochs that are shorter say nothing of where the guest writes */
 #define LOCALITY_EPOCH_MIN (EPOCH_FLOOR / 2)
+/*
+ * The window must be longer than the epoch by as much: rates are divided by
+ * the difference.
+ */
 #define WINDOW_EPOCHS   1.5
+/* Hits an epoch: 1 - exp(-20) is 1 to eight digits, so more are the same */
 #define HITS_MAX        20
+/* Halvings: the hits are found to a millionth of a millionth */
 #define HITS_STEPS      40
+/* A page is missed with this chance at least: keeps the logarithm finite */
 #define MISS_MIN        0.01
+/* Writes beside the hot set go to one part in so many of RAM, at least */
 #define COLD_RAM_PART   100
+
+/*
+ * Measured against forecast: a factor of more than five either way is a
+ * burst or a lull, and not an error of the model that lasts.
+ */
 #define BIAS_MIN        0.2
 #define BIAS_MAX        5
+/* Not learned from hits on less than one part in so many of RAM: noise */
 #define BIAS_HITS_PART  1000
+/* nor with less than one part in so many of RAM clean: hits go elsewhere */
 #define BIAS_CLEAN_PART 20
 
 /*
  * While mtx works, the part of the link that may go into pages which are
- * dirtied again; and as much at once, in seconds
+ * dirtied again; and as much at once, in seconds.  Without a limit dtx used
+ * half of the link for a working set of 1 TiB, and the pass took twice as
+ * long; with none allowed, it would rest for slow writers too (dtx-rests).
  */
 #define WASTE_SHARE     0.05
 #define WASTE_CREDIT    0.3
 
+/*
+ * Epochs of which the worst yield counts: a guest that writes in bursts has
+ * a good epoch between two bad ones.
+ */
 #define YIELDS          3
+/* One epoch counts as so many lost at most, so that the average recovers */
 #define YIELD_WORST     (-20)
 
 struct TlmGuest {

@@ -8,58 +8,94 @@
 #include "arith.h"
 #include "link.h"
 
-#define BW_TAU          1.0      /* s, how far back the average looks */
-#define BW_RECENT_TAU   0.05    /* the same, to see it drop */
-/* Above the recent average by so much, and the link has just dropped */
+/*
+ * s, how far back the average bandwidth looks.  Less, and the noise of a few
+ * epochs moves the deadline; more, and a link that has become slower without
+ * a jump is noticed too late.
+ */
+#define BW_TAU          1.0
+/* s; the same, to see it drop: less than an epoch, so that the last counts */
+#define BW_RECENT_TAU   0.05
+/* Above the recent average by more, and it has dropped; 3 % are noise */
 #define BW_RECENT_SLACK 1.1
-#define BW_DATA_SHARE   0.25    /* less data than this says nothing */
-#define BW_BUSY_SHARE   0.2     /* nor does a link that was mostly idle */
-/* So far off the average, for so many epochs in a row: it has changed */
+/* Less data than this says nothing of the link: zero pages held it up */
+#define BW_DATA_SHARE   0.25
+/* Nor does a link that was mostly idle: what it sent was in buffers */
+#define BW_BUSY_SHARE   0.2
+/*
+ * So far off the average: start it anew.  Less is within what cross traffic
+ * does; half of the bandwidth gone must be seen at once (bandwidth-drops).
+ */
 #define BW_OFF_SHARE    0.25
+/* In a row: one slow epoch is no slow link, and a third would be late */
 #define BW_OFF_EPOCHS   2
 
-/* Samples until it can be relied on */
+/*
+ * Samples until it can be relied on.  The first sees buffers fill up, so the
+ * second starts anew; the third is the first that another one confirms.
+ */
 #define BW_TRUSTED      3
 
-/* A link that was silent for longer than this may be dead */
+/*
+ * s; a link that was silent for longer may be dead.  Two epochs may pass
+ * while the peer is busy; for more than this no guest is to be stopped into
+ * the silence (dead-link).
+ */
 #define SILENCE_MIN     0.25
 
-/* Held back by the cap for a smaller part of an epoch: the link was full */
+/*
+ * Held back by the cap for a smaller part of an epoch: the link was full.
+ * The pacer's rounding holds up a link that is as fast as the cap by less.
+ */
 #define HELD_SHARE      0.05
 /*
  * s that this must last, and two epochs at least: a stall is no reason to
- * forget the bursts
+ * forget the bursts (cap-stall).
  */
 #define FREE_TIME       1.0
 
-/* Bursts whose median counts */
+/* Bursts whose median counts: the fewest that outvote a wrong one */
 #define BURSTS          3
 /*
  * What arrives in a burst may only have filled the peer's buffers: in
- * stage 3 count on so many times the cap at most
+ * stage 3 count on so many times the cap at most.
  */
 #define BURST_TRUST     4
 /* Aim below it: it is an estimate */
 #define BURST_AIM       0.95
 /*
  * A burst lasts milliseconds: a window that has not opened, or a busy host,
- * may hide as much again of what the link carries
+ * may hide as much again of what the link carries.  Less, and a migration is
+ * cancelled that would have kept its bound.
  */
 #define BURST_DOUBT     2
 
 /*
  * While nothing but a cap on the live stage is known of the link, it is
  * taken to carry so many times as much: whoever sets a cap leaves as much
- * to others.
+ * to others.  With 1 each cap would stop the guest early; more than that
+ * nobody knows (cap-low).
  */
 #define CAP_HIDES       2
 
+/*
+ * Wire bytes that a byte of a page with data may become.  Headers make it
+ * more by 1 %, so more than WIRE_MAX is what had been queued before; less
+ * than WIRE_MIN no compression does to real data.
+ */
 #define WIRE_MIN        0.01
 #define WIRE_MAX        1.25
+/*
+ * The average of it looks back over one part in so many of RAM: less is one
+ * program's data, and more would not notice that the data have changed.
+ */
 #define WIRE_DATA_PART  50
 
+/* With fewer zero pages than this the time went into data */
 #define SCAN_ZERO_SHARE 0.5
+/* Zero pages have taken one part in so many of the time, at least */
 #define SCAN_BUSY_PART  10
+/* The fastest scan counts, as data hold others up; it fades by a fifth */
 #define SCAN_KEEP       0.8
 
 struct TlmLink {

@@ -10,10 +10,9 @@
 #include "planner.h"
 
 /*
- * s; shorter epochs are not measured.  A timer is late by 0.1 ms, which is a
- * tenth of this: below it bandwidth would be noise.  Epochs are 20 ms long
- * (EPOCH_FLOOR) unless the pass or a cancel ends one, so more would not
- * lose much.
+ * s; shorter epochs are not measured: what is sent in them sits in buffers.
+ * Only the end of the pass makes one that short.  It must stay well below
+ * EPOCH_FLOOR.
  */
 #define EPOCH_TELLS     0.001
 

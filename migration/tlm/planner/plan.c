@@ -41,16 +41,26 @@
 #include "plan.h"
 #include "pulse.h"
 
-/* Epochs without progress, throttled, before the end is forced */
+/*
+ * Epochs without progress, slowed, before the guest is paused; and as many
+ * before the end is forced.  A link that is slow for a second recovers; a
+ * guest that stands still is not to stand for longer than some seconds.
+ */
 #define STUCK_EPOCHS        20
 /* Progress is one part in so many of what could be sent in an epoch */
 #define PROGRESS_PART       10
 
-/* Full speed is given so many epochs beside its patience */
+/* Epochs that DRAIN has beside its patience: the first ones only measure */
 #define DRAIN_EPOCHS        4
-/* Settled pages first, if so much of what is sent does not come back */
+/*
+ * Settled pages first, if so much of what is sent does not come back: what
+ * does come back is sent again, throttled.
+ */
 #define SETTLED_STAY        0.8
-/* s; the last epoch ends so much later than expected */
+/*
+ * s; the last epoch ends so much later than expected, as another one would
+ * cost EPOCH_FLOOR
+ */
 #define END_MARGIN          (EPOCH_FLOOR / 4)
 
 typedef enum {

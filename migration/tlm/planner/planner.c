@@ -16,7 +16,11 @@
 /* Progress before the end: 1 would say that it has come */
 #define PROGRESS_MAX    0.999
 
-/* s of stage 3 that what was measured before weighs as much as */
+/*
+ * s of stage 3 that what was measured before weighs as much as.  Less, and
+ * the first bytes, which fill buffers, would count as the link; more, and a
+ * link that has changed would be believed too late (stop-eta).
+ */
 #define STOP_PRIOR      0.25
 
 struct TlmPlanner {

@@ -11,11 +11,20 @@
 #include "forecast.h"
 #include "predict.h"
 
-/* Part of an epoch of EPOCH_FLOOR that the last one is too long by */
+/*
+ * Part of an epoch of EPOCH_FLOOR that is sent beyond what had to be: half
+ * of one on average, and END_MARGIN of plan.c.
+ */
 #define LAST_EPOCH_PART   0.75
-/* The deadline ends the live stage with this part of the downtime at least */
+/*
+ * The deadline ends the live stage with this part of the predicted downtime
+ * at least: a yield measured before says little of the last epochs.
+ */
 #define EARLY_DOWNTIME    0.5
-/* The limit is called reachable if so many times the total is in the bound */
+/*
+ * The limit is called reachable if so many times the total, and two epochs,
+ * are within the bound: half-way, totals are off by less than that (median).
+ */
 #define LIMIT_MARGIN      1.05
 
 /*

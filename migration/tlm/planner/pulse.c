@@ -9,10 +9,18 @@
 #include "forecast.h"
 #include "pulse.h"
 
+/*
+ * The fastest that a throttled guest runs.  Its dirty rate may have been
+ * measured in a lull: a longer pulse could dirty all that has been sent.
+ */
 #define SPEED_MAX           0.2
-/* Beyond this part a pulse is too long, however short it is */
+/*
+ * Beyond this part of the link a pulse is too long, however short it is: the
+ * guest is paused (pause).  Less would pause guests that still get there;
+ * with half of the link the throttled time would double.
+ */
 #define SHARE_MAX           0.20
-/* An epoch at a higher speed was no pulse */
+/* An epoch at a higher speed was no pulse: the guest had to wait for others */
 #define PULSE_SPEED_MAX     0.5
 /* s that the average looks back when pulses dirty less than before */
 #define FALL_TAU            1.0
