@@ -18,9 +18,9 @@
 
 /*
  * Differences to the bound that are put down to noise: a part of it, and s.
- * With none, an idle guest with a bound just within reach is stopped
- * (tight-but-idle); three times the share, and a little waste in each epoch
- * adds up to an overrun (cancel-drift).
+ * With none, what is put off by a hair would be called out of reach; three
+ * times the share, and a little waste in each epoch adds up to an overrun
+ * (cancel-drift).
  */
 #define NOISE_SHARE       0.01
 #define NOISE             0.02
@@ -29,9 +29,9 @@
  * What seems to be out of reach for this part of the time that is left, or
  * for PATIENCE_MAX s, is given up.  While the bound is far, another look
  * costs next to nothing; and one slow second is no slow link: a third of
- * either gives up after a slow start (tlm-sim --selftest, slow-second).  More
- * would overrun by more what really is out of reach (bound-unreachable).  To
- * cancel has PATIENCE_CANCEL s at least: the guest is not stopped meanwhile.
+ * either gives up after a slow start (tlm-sim --selftest).  More would be late
+ * in giving up what really is out of reach (bound-unreachable).  To cancel has
+ * PATIENCE_CANCEL s at least: the guest is not stopped meanwhile.
  */
 #define PATIENCE_SHARE    0.1
 #define PATIENCE_MAX      5.0

@@ -10,16 +10,18 @@
 
 /*
  * s; the planner looks at bound, link and user between epochs only, so a
- * longer one answers late.  It may be longer where a sync alone takes over a
- * tenth of that: syncs must not eat the live stage.
+ * longer one answers late (epoch-length).  It may be longer where a sync alone
+ * takes over a tenth of that: syncs must not eat the live stage.  With a third
+ * of EPOCH_MAX_SYNC, 24 TiB take too long (tlm-sim --selftest).
  */
 #define EPOCH_MAX       1.0
 #define EPOCH_MAX_SYNC  5.0
-/* s; never longer, whatever is asked for: a stop would wait for it */
+/* s; never longer, whatever is asked for (epoch-length): a stop waits for it */
 #define EPOCH_CEILING   10.0
 /*
- * An epoch is so many dirty log syncs: they take a tenth of the time.  And so
- * many times that while mtx works, when nothing waits for its end.
+ * An epoch is so many dirty log syncs, which take a tenth of the time; a third
+ * of it fails 24 TiB as well.  And so many times that while mtx works, when
+ * nothing waits for its end.
  */
 #define EPOCH_SYNCS     10.0
 #define EPOCH_PASS      3.0

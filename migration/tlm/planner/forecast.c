@@ -8,9 +8,12 @@
 #include "arith.h"
 #include "forecast.h"
 
-/* The pass is run forward in so many steps: more change it by less than 1 % */
+/* The pass is run forward in so many steps: more predict nothing better */
 #define STEPS           64
-/* So many times as many at most, where pages become dirty instead of sent */
+/*
+ * So many times as many at most, as pages become dirty again.  With once,
+ * downtimes are predicted half as well (tlm-sim --selftest).
+ */
 #define STEPS_FACTOR    4
 /* s; no step is shorter: the end of the pass is not resolved any further */
 #define STEP_MIN        0.001
@@ -20,10 +23,11 @@
 /*
  * Less of the link is useful than YIELD_MIN, and it may be better to
  * throttle before mtx is done: as soon as FUTILE_WASTE of the time that this
- * would take has been wasted.  A higher yield pays for going on; without the
- * waste a burst of a second slowed the guest for the rest of a pass of an
- * hour (burst-in-pass), and with more of it the guest that writes all over
- * RAM loses what it could have saved (futile-pass).
+ * would take has been wasted.  A higher yield pays for going on, until the
+ * bound is near (throttle-for-bound).  Without the waste a burst of a second
+ * slowed the guest for the rest of a pass of an hour (burst-in-pass); with
+ * more of it a guest that writes all over RAM loses what it could have saved
+ * (futile-pass).
  */
 #define YIELD_MIN       0.35
 #define FUTILE_WASTE    0.1

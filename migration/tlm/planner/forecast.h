@@ -18,9 +18,8 @@
 
 /*
  * Full speed may take so many times as long as throttling before it loses.
- * With 1 the guest would be slowed whenever that ends a little earlier; a
- * guest that writes as fast as the link carries must still be done within
- * 2.5 times the time offline (tlm-sim --selftest).
+ * With once, a guest that would converge by itself is slowed (tlm-sim
+ * --selftest); with many times, the user waits for what throttling is for.
  */
 #define FULL_SPEED_PATIENCE 2.5
 

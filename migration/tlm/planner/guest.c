@@ -35,7 +35,7 @@
 #define LOCALITY_EPOCH_MIN (EPOCH_FLOOR / 2)
 /*
  * The window must be longer than the epoch by as much: rates are divided by
- * the difference.
+ * the difference, which may be nothing (nonsense).
  */
 #define WINDOW_EPOCHS   1.5
 /* Hits an epoch: 1 - exp(-20) is 1 to eight digits, so more are the same */
@@ -62,7 +62,8 @@
  * While mtx works, the part of the link that may go into pages which are
  * dirtied again; and as much at once, in seconds.  Without a limit dtx used
  * half of the link for a working set of 1 TiB, and the pass took twice as
- * long; with none allowed, it would rest for slow writers too (dtx-rests).
+ * long.  Three times either, and a cap of 20 MiB/s is stopped early (tlm-sim
+ * --selftest); with none dtx would rest in every pass.
  */
 #define WASTE_SHARE     0.05
 #define WASTE_CREDIT    0.3

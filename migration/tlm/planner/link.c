@@ -18,7 +18,11 @@
 #define BW_RECENT_TAU   0.05
 /* Above the recent average by more, and it has dropped; 3 % are noise */
 #define BW_RECENT_SLACK 1.1
-/* Less data than this says nothing of the link: zero pages held it up */
+/*
+ * Less data than this says nothing of the link: zero pages held it up.  With
+ * three quarters asked for, a crawl of 1 MiB/s is never measured (tlm-sim
+ * --selftest).
+ */
 #define BW_DATA_SHARE   0.25
 /* Nor does a link that was mostly idle: what it sent was in buffers */
 #define BW_BUSY_SHARE   0.2
@@ -27,19 +31,20 @@
  * does; half of the bandwidth gone must be seen at once (bandwidth-drops).
  */
 #define BW_OFF_SHARE    0.25
-/* In a row: one slow epoch is no slow link, and a third would be late */
+/* In a row: one slow epoch is no slow link; six are late (bandwidth-drops) */
 #define BW_OFF_EPOCHS   2
 
 /*
  * Samples until it can be relied on.  The first sees buffers fill up, so the
  * second starts anew; the third is the first that another one confirms.
+ * Nine overrun by more what is out of reach (tlm-sim --selftest).
  */
 #define BW_TRUSTED      3
 
 /*
  * s; a link that was silent for longer may be dead.  Two epochs may pass
- * while the peer is busy; for more than this no guest is to be stopped into
- * the silence (dead-link).
+ * while the peer is busy.  A guest that is stopped into a dead link waits
+ * for it, so more than that is not given.
  */
 #define SILENCE_MIN     0.25
 
@@ -58,23 +63,26 @@
 #define BURSTS          3
 /*
  * What arrives in a burst may only have filled the peer's buffers: in
- * stage 3 count on so many times the cap at most.
+ * stage 3 count on so many times the cap at most.  With once, migrations
+ * are cancelled that can keep their bound (tlm-sim --selftest).
  */
 #define BURST_TRUST     4
-/* Aim below it: it is an estimate */
+/* Aim below it: it is an estimate, and bounds are kept by it */
 #define BURST_AIM       0.95
 /*
  * A burst lasts milliseconds: a window that has not opened, or a busy host,
  * may hide as much again of what the link carries.  Less, and a migration is
- * cancelled that would have kept its bound.
+ * cancelled that would have kept its bound (cap-known); more, and one that
+ * cannot is cancelled too late (cap/sure).
  */
 #define BURST_DOUBT     2
 
 /*
  * While nothing but a cap on the live stage is known of the link, it is
  * taken to carry so many times as much: whoever sets a cap leaves as much
- * to others.  With 1 each cap would stop the guest early; more than that
- * nobody knows (cap-low).
+ * to others.  With once, each cap would stop the guest early; with six times,
+ * a link that carries three times the cap is stopped too late (both:
+ * tlm-sim --selftest).
  */
 #define CAP_HIDES       2
 
@@ -91,7 +99,7 @@
  */
 #define WIRE_DATA_PART  50
 
-/* With fewer zero pages than this the time went into data */
+/* With fewer zero pages than this the time went into data (mixed-pages) */
 #define SCAN_ZERO_SHARE 0.5
 /* Zero pages have taken one part in so many of the time, at least */
 #define SCAN_BUSY_PART  10

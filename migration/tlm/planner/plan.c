@@ -43,8 +43,9 @@
 
 /*
  * Epochs without progress, slowed, before the guest is paused; and as many
- * before the end is forced.  A link that is slow for a second recovers; a
- * guest that stands still is not to stand for longer than some seconds.
+ * before the end is forced.  A link that is slow for a second recovers; with
+ * three times as many a limit that cannot be kept takes too long
+ * (impossible-limit).
  */
 #define STUCK_EPOCHS        20
 /* Progress is one part in so many of what could be sent in an epoch */

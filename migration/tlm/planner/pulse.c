@@ -16,8 +16,8 @@
 #define SPEED_MAX           0.2
 /*
  * Beyond this part of the link a pulse is too long, however short it is: the
- * guest is paused (pause).  Less would pause guests that still get there;
- * with half of the link the throttled time would double.
+ * guest is paused.  Less would pause guests that still get there; with half
+ * of the link the throttled time would double.
  */
 #define SHARE_MAX           0.20
 /* An epoch at a higher speed was no pulse: the guest had to wait for others */
