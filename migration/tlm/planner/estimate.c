@@ -20,10 +20,10 @@
 static void suppose(TlmGuest *g, const TlmPlanEstimate *e, TlmPlanNow *n)
 {
     double window = e->window_ms / MS_PER_S;
-    double rate, ws, hot = 0, cold = 0;
+    double total = MIN(e->populated_bytes, e->total_bytes);
+    double ws = MIN(e->working_set_bytes, total);
+    double rate, hot = 0, cold = 0;
 
-    n->total = MIN(e->populated_bytes, e->total_bytes);
-    ws = MIN(e->working_set_bytes, n->total);
     rate = window > 0 ? MAX(e->dirty_rate, ratio(ws, window)) : e->dirty_rate;
     rate = MIN(rate, FOREVER);
     if (rate * window > REWRITTEN * ws) {
@@ -32,10 +32,7 @@ static void suppose(TlmGuest *g, const TlmPlanEstimate *e, TlmPlanNow *n)
         cold = rate;
     }
     tlm_guest_suppose(g, rate, hot, cold);
-    n->hot = MIN(hot + cold * n->window, n->total);
-    n->dirty = n->hot;
-    n->unsent = n->total - n->dirty;
-    n->device = e->device_bytes;
+    tlm_now_suppose(n, total, hot + cold * n->window, e->device_bytes);
 }
 
 void tlm_planner_estimate(const TlmPlanParams *params,
@@ -50,12 +47,13 @@ void tlm_planner_estimate(const TlmPlanParams *params,
     TlmPlanCourse course = { .share = THROTTLE_SHARE, .epoch = EPOCH_MIN };
     TlmLink *link = tlm_link_new();
     TlmGuest *guest = tlm_guest_new();
+    TlmPlanParams with = *params;
     TlmPlanView v;
 
-    tlm_now_at_start(params, &v.now);
-    if (!v.now.told) {
-        v.now.told = estimate->bandwidth;
+    if (!with.switchover_bandwidth) {
+        with.switchover_bandwidth = estimate->bandwidth;
     }
+    tlm_now_at_start(&with, &v.now);
     suppose(guest, estimate, &v.now);
     tlm_link_view(link, &v.now, &v.link);
     tlm_guest_view(guest, &v.guest);

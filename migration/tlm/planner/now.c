@@ -87,6 +87,14 @@ void tlm_now_at_start(const TlmPlanParams *params, TlmPlanNow *n)
     n->cancel = params->bound_action == TLM_PLAN_BOUND_CANCEL;
 }
 
+void tlm_now_suppose(TlmPlanNow *n, double total, double hot, double device)
+{
+    n->total = total;
+    n->hot = n->dirty = MIN(hot, total);
+    n->unsent = total - n->dirty;
+    n->device = device;
+}
+
 static void take_bytes(TlmPlanClock *c, const TlmPlanSample *s, TlmPlanNow *n)
 {
     n->total = s->total_bytes;

@@ -82,4 +82,7 @@ void tlm_clock_take_in(TlmPlanClock *c, const TlmPlanParams *params,
 /* Fill @n before there is a sample: wishes only, and no time has passed */
 void tlm_now_at_start(const TlmPlanParams *params, TlmPlanNow *n);
 
+/* Suppose that of @total bytes @hot ones are dirty, and none have been sent */
+void tlm_now_suppose(TlmPlanNow *n, double total, double hot, double device);
+
 #endif

@@ -101,7 +101,7 @@ TlmPlan *tlm_plan_new(void)
 
     p->epoch = EPOCH_MIN;
     p->drain_since = FOREVER;
-    p->pulse.speed = 1;
+    tlm_pulse_end(&p->pulse);
     return p;
 }
 
