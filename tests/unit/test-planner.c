@@ -1440,6 +1440,19 @@ static void test_stop_eta(void)
     g_assert_cmpuint(tlm_planner_stop_eta_ms(0, 0, 0, 50e6), ==, 0);
 }
 
+/* Each reason has words of its own */
+static void test_reasons(void)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+
+    for (TlmPlanReason i = 0; i < TLM_PLAN_REASON__MAX; i++) {
+        const char *text = tlm_plan_reason_str(i);
+
+        g_assert_nonnull(text);
+        g_assert_true(g_hash_table_add(seen, (char *)text));
+    }
+}
+
 /* A migration of nothing */
 static void test_empty(void)
 {
@@ -1559,6 +1572,7 @@ int main(int argc, char **argv)
     ADD("nonsense", test_nonsense);
     ADD("first-sample", test_first_sample);
     ADD("stop-eta", test_stop_eta);
+    ADD("reasons", test_reasons);
     ADD("empty", test_empty);
     ADD("estimate", test_estimate);
 #undef ADD

@@ -46,12 +46,12 @@
 
 /*
  * A smaller part of the link that goes to waste is not worth a stop: staying
- * live costs next to nothing then, however tight the bound (tight-but-idle).
+ * live costs next to nothing then, however tight the bound.
  */
 #define LOSS_MIN          0.05
 /*
- * Unless it adds up to this part of the bound, which is what reachable
- * bounds may be overrun by (tlm-sim --selftest).
+ * Unless it adds up to this part of the bound, which is what tlm-sim allows
+ * a bound within reach to be overrun by.
  */
 #define LOSS_SHARE_MAX    0.03
 /* s that the last epoch may end late: a thread finishes its batch */
@@ -64,19 +64,21 @@
 
 /*
  * No stop for the bound before so much of the link has been seen as patience
- * says, as long as that overruns it by this part at most.
+ * says, as long as that overruns it by this part at most.  With a third of
+ * it a guest is stopped for a slow start (tlm-sim --selftest).
  */
 #define DOUBT_SHARE       0.005
 /*
  * To cancel is sure only when the bound has passed, if a cap has hidden what
  * the link carries: the guest is stopped if the bound may be missed by this
- * part, and not if by more, as it would be stopped in vain (cap-known).
+ * part, and not if by more, as it would be stopped in vain.
  */
 #define DOUBT_CANCEL      0.1
 /*
  * What the stop takes is not known: do not stop in the first half, at least.
- * The cap may be lifted until then, as OpenStack Nova does after seconds; a
- * later stop would have less than half of the bound for what is left.
+ * The cap may be lifted until then, as OpenStack Nova does after seconds.
+ * Earlier, and the guest is stopped before that; later, and the bound is
+ * overrun, as too little of it is left (both: tlm-sim --selftest).
  */
 #define HOPE_SHARE        0.5
 

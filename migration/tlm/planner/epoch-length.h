@@ -11,8 +11,9 @@
 
 /*
  * s; adaptive epochs are as long at least, before the end is near.  Shorter
- * ones measure the buffers, not the link; the guest's working set is seen
- * best by epochs that are well below the window in which pages stay hot.
+ * ones measure the buffers, not the link.  With three times as much, the
+ * planner answers too late (bound-changes), and the guest's working set is
+ * seen best by epochs well below the window in which pages stay hot.
  */
 #define EPOCH_MIN       0.1
 

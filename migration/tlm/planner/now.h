@@ -19,21 +19,22 @@
 /*
  * s; no epoch is meant to be shorter: each costs a sync of the dirty log and
  * a multifd sync.  Longer, and the last one overshoots the moment at which
- * what is left fits, or the deadline.
+ * what is left fits (impossible-limit), or the deadline.
  */
 #define EPOCH_FLOOR     0.02
 
 /*
  * s; a page is hot if it was dirtied so short a time ago, unless the
  * coordinator says otherwise.  It ages pages every 0.5 s, so a page that it
- * calls hot is 0.5 to 1 s old.
+ * calls hot is 0.5 to 1 s old.  What is more or less than that is taken for
+ * other writes than it was.
  */
 #define HOT_WINDOW      0.8
 
 /*
  * The slowest that a throttled guest runs.  Slower, and a pulse is shorter
- * than what a timer can tell; faster, and a guest that dirties 100 MB a
- * pulse over 50 MB/s is paused sooner (tlm-sim --selftest has that one).
+ * than what a timer can tell; faster, and a large guest is paused that could
+ * have run a little.
  */
 #define SPEED_MIN       0.002
 

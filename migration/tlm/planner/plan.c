@@ -19,6 +19,7 @@
  *  THROTTLE, PAUSE --> PASS, DRAIN   the user no longer wants to converge, or
  *                                    has given more time or bandwidth, if the
  *                                    bound was the reason
+ *         DRAIN --> PASS     mtx has RAM to walk over again
  *  any of these --> CANCEL   the bound is lost, and is not to be overrun
  *               --> STOP     asked for, or the bound requires it
  *         DRAIN --> STOP     the pass is all that is wanted, or the rest fits
@@ -143,8 +144,8 @@ static bool say(Verdict *o, State to, TlmPlanReason reason)
 }
 
 /*
- * The rules.  Each returns true if it has decided; it has no effect on the
- * state then, but says where to go.
+ * The rules.  Each returns true if it has decided.  It does not change the
+ * state, but says where to go, and why.
  */
 
 static bool user_asks(TlmPlan *p, const TlmPlanView *v, Verdict *o)

@@ -57,6 +57,7 @@ typedef enum {
     TLM_PLAN_REASON_NOT_READY,
     TLM_PLAN_REASON_LINK_DEAD,
     TLM_PLAN_REASON_ESTIMATE,
+    TLM_PLAN_REASON__MAX,
 } TlmPlanReason;
 
 const char *tlm_plan_reason_str(TlmPlanReason reason);

@@ -24,6 +24,7 @@
 /*
  * The limit is called reachable if so many times the total, and two epochs,
  * are within the bound: half-way, totals are off by less than that (median).
+ * Three times as much, and no limit is reachable (estimate).
  */
 #define LIMIT_MARGIN      1.05
 

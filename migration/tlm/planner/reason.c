@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "planner.h"
 
-static const char *const texts[] = {
+static const char *const texts[TLM_PLAN_REASON__MAX] = {
     [TLM_PLAN_REASON_SETUP] = "setup",
     [TLM_PLAN_REASON_PASS] = "mtx has not passed over all RAM yet",
     [TLM_PLAN_REASON_PASS_OVER] = "mtx has passed over all RAM",

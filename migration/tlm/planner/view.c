@@ -10,14 +10,16 @@
 
 /*
  * s; stopping costs this much beside a sync and the bytes that are left: the
- * vCPUs, the block layer, the device state.  Measured: 5 to 20 ms.
+ * vCPUs, the block layer, the device state.  The simulator has guests that
+ * take 5 to 20 ms; three times as much cancels some that could have kept
+ * their bound.
  */
 #define STOP_OVERHEAD   0.012
 
 /*
  * Aim below the downtime limit: bandwidth and dirty rate are estimates.  A
  * limit said to be reachable may be broken by a fifth (tlm-sim --selftest);
- * a lower aim would slow the guest for longer.
+ * a lower aim would slow the guest for longer (small-hot-set).
  */
 #define DOWNTIME_AIM    0.93
 
