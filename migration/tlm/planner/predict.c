@@ -7,7 +7,6 @@
 #include "qemu/osdep.h"
 #include "arith.h"
 #include "bound.h"
-#include "epoch-length.h"
 #include "forecast.h"
 #include "predict.h"
 
