@@ -53,7 +53,8 @@ class Clock(TlmCase):
         self.assertGreaterEqual(event['smallest'], BOUND)
         tlm = self.tlm()
         self.assertFalse(tlm['bound-reachable'])
-        self.assertLess(tlm['slack'], 0)
+        # 0 if this is asked in the very millisecond
+        self.assertLessEqual(tlm['slack'], 0)
 
     def assert_end(self, kept):
         info = migration.wait_status(self.src, 'completed')
