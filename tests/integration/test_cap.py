@@ -20,7 +20,7 @@ ACTIONS = ('complete', 'cancel')
 # A planner that takes the cap for what the link carries gives up after three
 EPOCHS = 8
 # So many bursts decide, by their median
-BURSTS = 3
+BURSTS = 5
 ATTEMPTS = 6
 
 

@@ -1149,6 +1149,26 @@ static void test_cap_stall(void)
     rig_free(&r);
 }
 
+/* Two bursts of five come when the host has no time for them */
+static void test_cap_busy_host(void)
+{
+    for (uint64_t mb = 600; mb <= 900; mb += 2) {
+        Rig r;
+
+        rig_init(&r, mb * MB, 300 * MB);
+        rig_bound(&r, 9000, TLM_PLAN_BOUND_COMPLETE);
+        r.bursts = true;
+        r.cold_rate = 30 * MB;
+        r.params.max_bandwidth = 100 * MB;
+        r.params.epoch_ms = 250;
+        while (now(&r) < 5) {
+            r.link = now(&r) > 3.5 && now(&r) < 4 ? 120 * MB : 300 * MB;
+            g_assert(epoch(&r) == TLM_PLAN_CONTINUE);
+        }
+        rig_free(&r);
+    }
+}
+
 /* One slow second is no slow link, as long as the bound is far */
 static void test_slow_start(void)
 {
@@ -1563,6 +1583,7 @@ int main(int argc, char **argv)
     ADD("cap-known", test_cap_known);
     ADD("cap-unknown", test_cap_unknown);
     ADD("cap-bound-passed", test_cap_bound_passed);
+    ADD("cap-busy-host", test_cap_busy_host);
     ADD("cap-stall", test_cap_stall);
     ADD("slow-start", test_slow_start);
     ADD("slow-second", test_slow_second);

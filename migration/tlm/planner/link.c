@@ -59,8 +59,12 @@
  */
 #define FREE_TIME       1.0
 
-/* Bursts whose median counts: the fewest that outvote a wrong one */
-#define BURSTS          3
+/*
+ * Bursts whose median counts: the fewest that outvote two wrong ones.  A busy
+ * host slows one after the other; with three the guest is then stopped at
+ * once for a link that is only slow for a moment (cap-busy-host).
+ */
+#define BURSTS          5
 /*
  * What arrives in a burst may only have filled the peer's buffers: in
  * stage 3 count on so many times the cap at most.  With once, migrations
@@ -165,6 +169,13 @@ static bool cap_raised(TlmLink *l, double cap)
     return raised;
 }
 
+static int by_rate(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
+
 /*
  * The median: acknowledgements come in lumps, so that one burst in a few
  * seems to have been far faster than the link; and a busy host sends one in
@@ -172,14 +183,14 @@ static bool cap_raised(TlmLink *l, double cap)
  */
 static void learn_burst(TlmLink *l, double burst)
 {
-    double low, high;
+    double sorted[BURSTS];
 
     do {
         l->bursts[l->n_bursts % BURSTS] = burst;
     } while (++l->n_bursts < BURSTS);
-    low = MIN(l->bursts[0], l->bursts[1]);
-    high = MAX(l->bursts[0], l->bursts[1]);
-    l->burst = MAX(low, MIN(high, l->bursts[2]));
+    memcpy(sorted, l->bursts, sizeof(sorted));
+    qsort(sorted, BURSTS, sizeof(sorted[0]), by_rate);
+    l->burst = sorted[BURSTS / 2];
     l->carries = MIN(l->burst * BURST_AIM, l->cap * BURST_TRUST);
 }
 
