@@ -1,5 +1,5 @@
 /*
- * TLM: what goes with it, and what does not
+ * TLM: which capabilities and parameters go with it
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,8 +15,8 @@
 #include "tlm.h"
 
 /*
- * The migration that has been checked last cannot go by TLM, and need not.
- * BQL held to write.
+ * The migration that was checked last cannot go by TLM, and is allowed to go
+ * without.  BQL held to write.
  */
 static bool left_out;
 
@@ -54,10 +54,10 @@ bool tlm_check_caps(const bool *caps, Error **errp)
 }
 
 /*
- * libvirt saves a guest to a file, and migrates without --parallel, through
- * a file descriptor, without multifd.  If a tool has left 'tlm' on, for
- * instance because it was killed, these are to go on as ever.  Over a
- * socket that could carry multifd, it is the user who has forgotten it.
+ * When libvirt saves a guest to a file, or migrates without --parallel, it
+ * uses a file descriptor, without multifd.  If a tool has left 'tlm' on, for
+ * instance because it was killed, these migrations must work as before.  Over
+ * a socket that could carry multifd, the user has forgotten multifd.
  */
 static bool can_be_left_out(const MigrationAddress *addr)
 {
@@ -85,7 +85,7 @@ bool tlm_check(const MigrationAddress *addr, Error **errp)
                    "previous host; try again when it has ended");
         return false;
     }
-    /* Capabilities come in any order: only now are they all known */
+    /* Capabilities come in any order; only now all of them are known */
     if (!tlm_check_caps(s->capabilities, errp)) {
         return false;
     }

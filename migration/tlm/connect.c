@@ -2,17 +2,17 @@
  * TLM: ends a migration that does not get connected within its bound
  *
  * QEMU waits for an answer to connect() as long as TCP tries, which is
- * minutes, and for a TLS peer that says nothing in the handshake without
- * end.  The guest is not touched until all channels are there, so that
- * when the time bound passes before that, the migration fails, whatever
- * tlm-bound-action says: there is nothing to complete.
+ * minutes.  It waits without end for a TLS peer that says nothing in the
+ * handshake.  TLM does not touch the guest until all channels are there.  If
+ * the time bound passes before that, the migration fails with either
+ * tlm-bound-action, because there is nothing to complete.
  *
- * A handshake ends when its socket is shut down: then, or when the migration
- * is cancelled.  A thread inside of connect() cannot be woken; what it
- * brings later is dropped, and until then tlm_check_start() refuses the next
- * migration.
+ * Shutting down its socket ends a handshake, when the bound has passed or the
+ * migration is cancelled.  A thread inside of connect() cannot be woken.  The
+ * connection that it makes later is dropped, and until then tlm_check_start()
+ * refuses the next migration.
  *
- * All of it is under the BQL.
+ * All functions here run under the BQL.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -31,7 +31,7 @@
 
 #define TICK_MS 100
 
-/* channels, referenced, that may be in their handshake; NULL: not begun */
+/* referenced channels that may be in their handshake; NULL: not begun */
 static struct {
     QEMUTimer *timer;           /* of the main loop */
     GPtrArray *channels;
@@ -57,7 +57,7 @@ static void tick(void *opaque)
         return;                 /* it is over: nothing to wait for */
     }
     if (!bound_ms || qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end_ms) {
-        /* It has been changed meanwhile, or may be yet */
+        /* The bound has been changed meanwhile, or may still be */
         timer_mod(connecting.timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
                                     TICK_MS);
         return;
@@ -72,7 +72,7 @@ static void tick(void *opaque)
         migrate_set_state(&s->state, MIGRATION_STATUS_SETUP,
                           MIGRATION_STATUS_FAILED);
     }
-    /* Whoever has cancelled it need not wait for TCP either */
+    /* A user who has cancelled need not wait for TCP either */
     migrate_set_state(&s->state, MIGRATION_STATUS_CANCELLING,
                       MIGRATION_STATUS_CANCELLED);
     shut_down();
@@ -115,14 +115,14 @@ void tlm_connecting(QIOChannel *ioc)
     }
     g_ptr_array_add(connecting.channels, object_ref(OBJECT(ioc)));
     if (migrate_get_current()->state != MIGRATION_STATUS_SETUP) {
-        /* It comes after the cancel, which has not seen it */
+        /* This channel comes after the cancel, which has not seen it */
         qio_channel_shutdown(ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
     }
     if (object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
         /*
-         * The main channel: the main loop itself shakes hands.  A peer that
-         * says nothing would stall it, and with it the guest.
-         * migration_connect() makes it block again.
+         * The main loop itself shakes hands on the main channel.  A peer
+         * that says nothing would stall the main loop, and with it the
+         * guest.  migration_connect() makes the channel block again.
          */
         qio_channel_set_blocking(ioc, false, NULL);
     }

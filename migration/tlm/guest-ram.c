@@ -47,7 +47,7 @@ bool tlm_guest_ram_add_blocks(TlmGuestRam *ram)
                                   1UL << rb->clear_bmap_shift)) {
             return false;
         }
-        /* A guest may eject memory that it was asked for before */
+        /* A guest may still eject memory if it was asked to before */
         memory_region_ref(rb->mr);
         g_ptr_array_add(ram->blocks, rb);
     }
@@ -60,9 +60,9 @@ void tlm_guest_ram_destroy(TlmGuestRam *ram)
 }
 
 /*
- * Memory can't be plugged during a migration, but a guest may eject what it
- * was asked for before.  The block stays as long as there is a reference to
- * it, but is not migrated any more.
+ * Memory cannot be plugged during a migration, but a guest may still eject
+ * memory if it was asked to before.  The block stays as long as there is a
+ * reference to it, but is not migrated any more.
  */
 bool tlm_guest_ram_layout_unchanged(const TlmGuestRam *ram)
 {
@@ -102,7 +102,7 @@ static void unlock(void *opaque)
     qemu_mutex_unlock(ram_bitmap_mutex());
 }
 
-/* The BQL may be held or not; it is needed for this only */
+/* The BQL may be held or not; only the sync of the log needs it */
 static void sync_log(void *opaque)
 {
     bool locked = bql_locked();

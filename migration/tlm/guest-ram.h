@@ -20,15 +20,15 @@ extern const TlmRamOps tlm_guest_ram_ops;
 
 void tlm_guest_ram_init(TlmGuestRam *ram);
 /*
- * Gives all blocks that are migrated to @ram->engine.  BQL held, the bitmaps
- * are initialised.  False: there is not enough memory.
+ * Gives all migrated blocks to @ram->engine.  BQL held, the bitmaps are
+ * initialised.  False: there is not enough memory.
  */
 bool tlm_guest_ram_add_blocks(TlmGuestRam *ram);
 /* BQL held, after tlm_engine_stop().  Idempotent. */
 void tlm_guest_ram_destroy(TlmGuestRam *ram);
-/* Are the blocks those that there were?  Any thread, no locks. */
+/* Are the blocks the same as at setup?  Any thread, no locks. */
 bool tlm_guest_ram_layout_unchanged(const TlmGuestRam *ram);
-/* Nobody needs these pages; bitmap_mutex held */
+/* The guest does not use these pages; bitmap_mutex held */
 void tlm_guest_ram_forget(TlmGuestRam *ram, RAMBlock *rb,
                           unsigned long first, unsigned long num);
 /* populated-ram.c: see TlmRamOps.armed */

@@ -1,13 +1,13 @@
 /*
  * TLM: one migration, as the files around the engine share it
  *
- * tlm.c makes it and hands it on; there is one at a time.  Threads: the
+ * tlm.c makes it and hands it on.  There is one at a time.  Threads: the
  * coordinator, which is QEMU's migration thread; the engine's two workers;
  * and the main loop, under the BQL: QMP, HMP, timers.
  *
  * Lock order: BQL -> RAMState.bitmap_mutex -> TlmMigration.lock and the
- * engine's -> the locks of throttle.c and placement.c.  None of them is held
- * while a socket is written to (README.md, rules 6 and 7).
+ * engine's -> the locks of throttle.c and placement.c.  No thread holds one
+ * of them while it writes to a socket (README.md, rules 6 and 7).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -30,7 +30,7 @@ typedef enum TlmMark {
     TLM_MARK_STOPPED,           /* the guest is stopped */
     TLM_MARK_SYNCED,            /* the dirty log has been read */
     TLM_MARK_RAM,               /* RAM has been sent */
-    TLM_MARK_SWITCHOVER,        /* nobody has to be waited for any more */
+    TLM_MARK_SWITCHOVER,        /* the wait for the manager is over */
     TLM_MARK_DEVICE,            /* the device state has been sent */
     TLM_MARK_END,
     TLM_MARKS
@@ -77,7 +77,8 @@ static inline uint64_t tlm_bytes(const TlmMigration *m, uint64_t pages)
 void tlm_sample_begin(TlmMigration *m);
 void tlm_ask_planner(TlmMigration *m, TlmPlanDecision *decision);
 /*
- * The same; main loop: the bound has passed, and nobody has said so yet.
+ * The same, in the main loop, when the bound has passed and the event has
+ * not been sent yet.
  */
 void tlm_tell_bound_passed(TlmMigration *m, uint64_t bound_ms,
                            int64_t elapsed_ms);

@@ -1,5 +1,5 @@
 /*
- * TLM: a guest that has no kvmclock cannot be told that it has been paused
+ * TLM: a guest without kvmclock cannot be told that it was paused
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,14 +1,13 @@
 /*
- * TLM: telling a guest under KVM that it has been paused
+ * TLM: tells a guest under KVM that it was paused
  *
- * A vCPU that does not run for long looks, from inside, like a CPU that hangs
- * in its kernel: Linux reports a soft lockup as soon as it runs again, after
- * 20 s unless set otherwise, and panics if it has been told to.  Therefore
- * KVM_KVMCLOCK_CTRL sets PVCLOCK_GUEST_STOPPED in the vCPU's clock when the
- * vCPU is entered next, and a guest that finds this flag starts its watchdogs
- * anew.  QEMU asks for that when a stopped VM is started
- * (hw/i386/kvm/clock.c).  A pause of throttle.c leaves the run state as it is,
- * so nobody asks then.
+ * Seen from inside, a vCPU that does not run for long is a CPU that hangs in
+ * its kernel.  Linux reports a soft lockup as soon as it runs again, after
+ * 20 s by default, and panics if it is set up to.  KVM_KVMCLOCK_CTRL makes KVM
+ * set PVCLOCK_GUEST_STOPPED in the vCPU's clock when it enters the vCPU next.
+ * A guest that finds this flag starts its watchdogs anew.  QEMU issues this
+ * ioctl when a stopped VM is started (hw/i386/kvm/clock.c).  A pause of
+ * throttle.c leaves the run state as it is, so this file issues it then.
  *
  * Only kvmclock, and so only KVM on x86, has such a flag.
  *
@@ -30,9 +29,9 @@
 #define UNTOLD_MAX_NS (1 * NANOSECONDS_PER_SECOND)
 /*
  * The flag also hides a kernel that really hangs, so a guest that runs for
- * this part of the time is not told: it would have to spend 2 s of its own
- * without a schedule to be reported after 20.  At the slowest that the
- * planner asks for, 2/1000, 40 ms would do.
+ * this part of the time is not told.  Such a guest would have to spend 2 s of
+ * its own without a schedule to be reported after 20.  At the slowest speed
+ * that the planner asks for, 2/1000, 40 ms would do.
  */
 #define SPEED_UNTOLD 0.1
 
@@ -54,10 +53,10 @@ static void tell(CPUState *cpu, run_on_cpu_data data)
 }
 
 /*
- * The vCPUs, which are paused since @since_ns of QEMU_CLOCK_REALTIME (0: they
- * are not), are about to be resumed: let the guest know if pauses have taken
- * most of the time for long.  Main loop, BQL held.  Does not wait: each vCPU's
- * own thread issues the ioctl, before it runs the vCPU again.
+ * The vCPUs are about to be resumed.  They have been paused since @since_ns of
+ * QEMU_CLOCK_REALTIME (0: they are not paused).  Tells the guest if pauses
+ * have taken most of the time for long.  Main loop, BQL held.  Does not wait:
+ * each vCPU's own thread issues the ioctl before it runs the vCPU again.
  */
 void tlm_tell_guest_paused(int64_t since_ns)
 {

@@ -1,8 +1,8 @@
 /*
  * TLM: QEMU's multifd channels, as the engine sees them
  *
- * A channel is a lane, a multifd SYNC on all of them with a flush of the
- * main stream is the flush.
+ * A channel is a lane.  A multifd SYNC on all channels, with a flush of the
+ * main stream, is the flush.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -27,7 +27,7 @@
 /* Where tcpi_bytes_acked is in the kernel's struct tcp_info, Linux 4.1 */
 #define TCP_INFO_BYTES_ACKED 120
 
-/* Unless the user says: one channel in so many carries dirty pages */
+/* Unless the user sets it: one channel in so many carries dirty pages */
 #define DTX_SHARE 4
 
 unsigned tlm_channel_group(unsigned id, unsigned channels)
@@ -40,7 +40,7 @@ unsigned tlm_channel_group(unsigned id, unsigned channels)
     if (!dtx) {
         dtx = MAX(1, channels / DTX_SHARE);
     }
-    /* It was checked when the migration began, but may have been changed */
+    /* Checked when the migration began, but it may have changed since */
     dtx = MIN(dtx, channels - 1);
     return id < channels - dtx ? TLM_MTX : TLM_DTX;
 }
@@ -92,7 +92,7 @@ static uint64_t channel_acked(QIOChannel *ioc)
     uint64_t acked = 0;
 
 #ifdef CONFIG_LINUX
-    /* netinet/tcp.h may not have it, and does not go with linux/tcp.h */
+    /* netinet/tcp.h may lack it, and cannot be included with linux/tcp.h */
     char info[TCP_INFO_BYTES_ACKED + sizeof(acked)];
     socklen_t len = sizeof(info);
     int fd = channel_socket(ioc);

@@ -25,10 +25,10 @@ void tlm_multifd_sink_init(TlmMultifdSink *sink, const TlmGuestRam *ram);
 /* BQL held, after tlm_engine_stop() */
 void tlm_multifd_sink_destroy(TlmMultifdSink *sink);
 /*
- * Does anything wait until a channel has taken something?  A long sync of
- * the dirty log, or a wait for the bandwidth cap, is no stall; a file or a
- * socket that takes nothing is one, whether or not the kernel can tell what
- * it has queued.  Any thread, no locks.
+ * Does a thread wait until a channel takes bytes?  A file or a socket that
+ * takes nothing is a stall, even if the kernel cannot tell what it has queued.
+ * A long sync of the dirty log, or a wait for the bandwidth cap, is no stall.
+ * Any thread, no locks.
  */
 bool tlm_multifd_sending(const TlmMultifdSink *sink);
 /*

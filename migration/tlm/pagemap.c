@@ -1,5 +1,5 @@
 /*
- * TLM: what the kernel's page tables say of this process's memory
+ * TLM: asks the kernel's page tables about this process's memory
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -10,8 +10,8 @@
 #include "pagemap.h"
 
 /*
- * The ABI of PAGEMAP_SCAN, from linux/fs.h of Linux 6.7: not in the kernel
- * headers of the systems that TLM is built on.
+ * The ABI of PAGEMAP_SCAN, from linux/fs.h of Linux 6.7.  The systems that TLM
+ * is built on have older kernel headers.
  */
 typedef struct ScanRegion {
     uint64_t start;
@@ -90,9 +90,9 @@ static int scan(const TlmPagemap *p, uint64_t base, uint64_t end,
 
     while (at < end) {
         /*
-         * No category is asked for, so that every page is in a region, the
-         * ones that were never populated too: what a failure leaves out is
-         * then not taken for zero.
+         * No category is asked for, so every page is in a region, also
+         * pages that were never populated.  So no page is taken for zero
+         * because a failure leaves it out.
          */
         ScanArg arg = {
             .size = sizeof(arg),
@@ -128,13 +128,12 @@ static int scan(const TlmPagemap *p, uint64_t base, uint64_t end,
 }
 
 /*
- * Before Linux 6.5 pagemap leaves the entries of a page table out if the
- * table comes or goes at this moment, and has the entries behind them in
- * their place: the answer is as long as it was to be, and is about other
- * pages.  (A huge page that is discarded, or a huge page of zeros that is
- * written to, does that.)  So it is asked for pages of one table only: if
- * they are left out they are all zero, and what stands in their place does
- * no harm.
+ * Before Linux 6.5 pagemap leaves out the entries of a page table that comes
+ * or goes at this moment, and has the next entries in their place.  The answer
+ * has the right length, but is about other pages.  (This happens to a huge
+ * page that is discarded, or to a huge page of zeros that is written to.)  So
+ * each question is about pages of one table only.  If their entries are left
+ * out, all of these pages are zero, and the other entries do no harm.
  */
 static int read_entries(const TlmPagemap *p, uint64_t base, uint64_t end,
                         TlmPagemapFound *found, void *opaque)

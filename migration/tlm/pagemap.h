@@ -1,8 +1,8 @@
 /*
- * TLM: what the kernel's page tables say of this process's memory
+ * TLM: asks the kernel's page tables about this process's memory
  *
- * /proc/self/pagemap: private memory whose page is not there reads as zero,
- * and so does the kernel's page of zeros.  No locks, any thread.
+ * They are in /proc/self/pagemap.  An absent page of private memory reads as
+ * zero, and so does the kernel's page of zeros.  No locks, any thread.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -34,13 +34,13 @@ void tlm_pagemap_close(TlmPagemap *p);
 TlmPagemapState tlm_pagemap_page(const TlmPagemap *p, const void *host);
 
 /*
- * Reports, in ascending order, what of the addresses from @start up to @end
- * is absent, or is the kernel's page of zeros.  Both are multiples of the page
- * size, in private anonymous memory.  Returns false if the kernel did not
- * answer for all of the range.
+ * Reports, in ascending order, which addresses from @start up to @end are
+ * absent, or are the kernel's page of zeros.  @start and @end are multiples of
+ * the page size, in private anonymous memory.  Returns false if the kernel did
+ * not answer for all of the range.
  *
- * PAGEMAP_SCAN is in Linux 6.7 and later, and tells of the page of zeros;
- * before that, the entries of pagemap are read, which do not.
+ * Linux 6.7 and later have PAGEMAP_SCAN, which reports the page of zeros.
+ * Before that, the entries of pagemap are read, which do not show it.
  */
 bool tlm_pagemap_zero(TlmPagemap *p, uint64_t start, uint64_t end,
                       TlmPagemapFound *found, void *opaque);

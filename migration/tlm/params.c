@@ -1,5 +1,5 @@
 /*
- * TLM: parameters
+ * TLM: checks, sets and shows its migration parameters
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -53,7 +53,7 @@ void tlm_params_free(MigrationTlmParameters *params)
 
 bool tlm_params_check(const MigrationParameters *params, Error **errp)
 {
-    /* multifd does not know how many channels it has, it looks here */
+    /* multifd reads its number of channels from here */
     if (tlm_running() && params->has_multifd_channels &&
         params->multifd_channels != migrate_multifd_channels()) {
         error_setg(errp, "Parameter 'multifd-channels' cannot be changed "
@@ -88,7 +88,7 @@ bool tlm_params_check(const MigrationParameters *params, Error **errp)
         g_autoptr(GError) gerr = NULL;
         g_autoptr(TlmOc) oc = tlm_oc_new(&cfg, &gerr);
 
-        /* Else /proc cannot be read: not every method needs it */
+        /* Else /proc cannot be read, which not every method needs */
         if (!oc && gerr->code != TLM_OC_ERROR_UNAVAILABLE) {
             error_setg(errp, "Parameter 'tlm-overcommit-cpus': %s",
                        gerr->message);

@@ -1,17 +1,17 @@
 /*
- * TLM: take never populated guest RAM off the ledger
+ * TLM: takes never populated guest RAM off the ledger
  *
- * Such a page is zero, and the destination's is zero as well.  Why that may
- * be relied on, and what is left alone, is in docs/populated.md; in short:
+ * Such a page is zero at both sides.  docs/populated.md says why this is safe,
+ * and which RAM is left alone.  In short:
  *
- *   - The source.  The page is looked at after its dirty log has been
- *     armed, before anything of its chunk was sent, and is zero then: its
- *     content was read, or the page tables say that it has none.  What is
- *     written later is reported by the dirty log, after the write.
- *   - The destination.  To a stock destination the first multifd packet
- *     that says "this page is zero" means: leave it as it is.  Not to send
- *     it leads to the same RAM, to the last byte.  A user who does not want
- *     to rely on that turns off zero-page-detection: then all is sent.
+ *   - At the source the page is zero after its dirty log was armed, and
+ *     before any page of its chunk was sent: its content was read, or the
+ *     page tables say that it has none.  The dirty log reports a later write,
+ *     after the write.
+ *   - A stock destination leaves a page as it is on the first multifd packet
+ *     that says "this page is zero".  Sending no packet leads to the same
+ *     RAM, to the last byte.  A user who does not want to rely on this turns
+ *     off zero-page-detection.  All pages are sent then.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -39,8 +39,8 @@ typedef struct Skip {
 } Skip;
 
 /*
- * Only RAM that belongs to a memory backend: what devices and firmware
- * have is small, and filled from files at both sides.
+ * Only RAM that belongs to a memory backend: RAM of devices and firmware is
+ * small, and filled from files at both sides.
  */
 static Memory memory_kind(RAMBlock *rb)
 {
@@ -53,13 +53,13 @@ static Memory memory_kind(RAMBlock *rb)
     if (rb->fd < 0) {
         return rb->flags & RAM_SHARED ? MEMORY_OTHER : MEMORY_ANON;
     }
-    /* A private mapping of a file has what the file has */
+    /* A private mapping of a file has the file's content */
     return rb->flags & RAM_SHARED ? MEMORY_SHMEM : MEMORY_OTHER;
 }
 
 /*
- * Looking costs up to some 10 ms a GiB of pages that are not huge: not to
- * be spent on a guest that uses all of its memory.
+ * A search costs up to some 10 ms a GiB of pages that are not huge.  It is
+ * not worth that in a guest that uses all of its memory.
  */
 static bool worth_looking(const TlmGuestRam *ram)
 {
@@ -77,8 +77,8 @@ static bool worth_looking(const TlmGuestRam *ram)
 }
 
 /*
- * A page that is in the dirty log is dtx's, whatever it looks like now:
- * only what is clean is forgotten.
+ * A page that is in the dirty log is dtx's, even if it is zero now.  Only
+ * clean pages are forgotten.
  */
 static void forget_run(void *opaque, uint64_t start, uint64_t len)
 {

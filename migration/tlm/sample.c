@@ -1,5 +1,5 @@
 /*
- * TLM: what the planner is told, and what is told of its decisions
+ * TLM: samples for the planner, and the event about the bound
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -18,7 +18,7 @@
 #include "throttle.h"
 #include "trace.h"
 
-/* Epochs in a row that think differently of the bound before it is said */
+/* So many epochs in a row must think differently of the bound to report it */
 #define BOUND_DOUBTS 2
 
 /* As migration_can_switchover() in migration.c */
@@ -33,7 +33,7 @@ static uint64_t device_bytes(const TlmMigration *m)
     uint64_t must_precopy, can_postcopy;
     uint64_t ram = tlm_bytes(m, tlm_engine_owed(m->engine));
 
-    /* RAM's part of it does not sync the dirty log while TLM runs */
+    /* RAM's handler does not sync the dirty log while TLM runs */
     qemu_savevm_state_pending_exact(&must_precopy, &can_postcopy);
     must_precopy += can_postcopy;
     return must_precopy - MIN(ram, must_precopy);
@@ -50,7 +50,7 @@ static double guest_speed(const TlmMigration *m, int64_t ns)
     return tlm_placement_share() * (ns - paused_ns) / ns;
 }
 
-/* Tell of a bound that is out of reach, or is in reach again, when sure */
+/* Report a bound that is out of reach, or in reach again, when it is sure */
 static void tell_bound(TlmMigration *m, const TlmPlanParams *params,
                        const TlmPlanDecision *decision)
 {

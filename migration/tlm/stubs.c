@@ -1,8 +1,8 @@
 /*
  * TLM: hosts other than Linux, where the capability is refused
  *
- * Without the capability no migration goes by TLM, so most of the door has
- * nothing to do.  The parameters are refused, too, and not shown.
+ * Without the capability no migration goes by TLM, so most functions of
+ * tlm.h have nothing to do.  The parameters are refused, too, and not shown.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -135,7 +135,7 @@ bool tlm_params_check(const MigrationParameters *params, Error **errp)
     return true;
 }
 
-/* For tlm_params_check() to see what is to be set */
+/* tlm_params_check() looks at the new values */
 void tlm_params_test_apply(const MigrationTlmParameters *src,
                            MigrationTlmParameters *dest)
 {

@@ -1,25 +1,26 @@
 /*
- * TLM: slowing the guest by pausing all vCPUs but for short pulses
+ * TLM: slows the guest by pausing all vCPUs except for short pulses
  *
- * QEMU's cpu-throttle puts each vCPU thread to sleep for up to a second at
- * a stretch, during which it serves no queued work: every sync of the
- * dirty log then waits for it.  Here the vCPUs are paused as for "stop",
- * which serves queued work, while the run state stays "running"; and they
- * run for a share of every period.  The guest sees stolen time: its clocks
- * run on, its timers are late.
+ * QEMU's cpu-throttle puts each vCPU thread to sleep for up to a second at a
+ * stretch.  A sleeping thread serves no queued work, so every sync of the
+ * dirty log waits for it.  Here the vCPUs are paused as for "stop", and serve
+ * queued work.  The run state stays "running", and the vCPUs run for a share
+ * of every period.  The guest sees stolen time: its clocks run on, its timers
+ * are late.
  *
- * Others pause and resume the vCPUs as well: a reset, "stop" and "cont", the
- * switchover, a vCPU that patches the guest's code (vapic.c).  There is
- * one flag for all of them, so:
+ * Other code pauses and resumes the vCPUs as well: a reset, "stop" and
+ * "cont", the switchover, a vCPU that patches the guest's code (vapic.c).
+ * There is one flag for all of them, so:
  *
- *   - This code never waits for the vCPUs.  Somebody may resume them before
- *     they have paused, and the wait would have no end.  It asks, kicks, and
- *     looks again.  Found running again, they are asked again.
- *   - It resumes only vCPUs that it has seen paused, all of them, at an
- *     earlier look.  If one of them is not paused, that one may itself be
- *     waiting for the others: to resume them would make it wait for ever.
- *   - Whoever stops the VM for good (switchover, QMP "stop") wins:
- *     resume_all_vcpus() does nothing unless the run state is "running".
+ *   - This code never waits for the vCPUs.  Other code may resume them before
+ *     they have paused, and the wait would have no end.  This code asks,
+ *     kicks, and looks again.  If it finds them running, it asks again.
+ *   - It resumes the vCPUs only if it has seen all of them paused at an
+ *     earlier look.  A vCPU that is not paused may itself be waiting for the
+ *     others.  If they were resumed, it would wait for ever.
+ *   - A VM that other code stops for good (switchover, QMP "stop") stays
+ *     stopped: resume_all_vcpus() does nothing unless the run state is
+ *     "running".
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -38,7 +39,7 @@
 #define PERIOD_MAX_NS (500 * SCALE_MS)
 /* The kernel's timers and the BQL make a shorter pulse meaningless */
 #define PULSE_MIN_NS (1 * SCALE_MS)
-/* Until vCPUs that were asked to pause are looked at; they take less */
+/* From asking vCPUs to pause to the next look; they take less to pause */
 #define LOOK_NS (1 * SCALE_MS)
 
 static struct {
@@ -61,14 +62,14 @@ static void __attribute__((constructor)) throttle_init(void)
     throttle.speed = 1;
 }
 
-/* For the books: a pause begins now, and none has begun before */
+/* Account that a pause begins now; none is under way */
 static void count_from_now(void)
 {
     QEMU_LOCK_GUARD(&throttle.lock);
     throttle.pause_begin_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
-/* For the books: the pause ends, if there is one */
+/* Account that the pause ends, if there is one */
 static void count_to_now(void)
 {
     int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
@@ -133,7 +134,7 @@ static void leave_alone(void)
 static int64_t look(int64_t now_ns, bool over)
 {
     if (!all_paused()) {
-        /* They take their time, or somebody has resumed them */
+        /* They have not paused yet, or other code has resumed them */
         if (over && none_asked()) {
             leave_alone();
             return 0;
@@ -173,7 +174,7 @@ static void throttle_tick(void *opaque)
                            PERIOD_NS;
 
     if (!runstate_is_running()) {
-        /* Whoever starts the VM again starts all vCPUs */
+        /* Starting the VM again starts all vCPUs */
         leave_alone();
         next_ns = PERIOD_NS;
     } else if (throttle.state == RUN) {
@@ -189,7 +190,7 @@ static void throttle_tick(void *opaque)
             next_ns = run_ns;   /* the tick after it finds if that is all */
         }
     }
-    /* Unless it is due earlier: set while this was busy */
+    /* Unless the timer was set to an earlier time meanwhile */
     timer_mod_anticipate_ns(throttle.timer,
                             qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
                             MAX(next_ns, LOOK_NS));

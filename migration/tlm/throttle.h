@@ -1,5 +1,5 @@
 /*
- * TLM: slowing the guest by pausing all vCPUs but for short pulses
+ * TLM: slows the guest by pausing all vCPUs except for short pulses
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -13,10 +13,10 @@
  */
 void tlm_throttle_set(double speed);
 /*
- * End it.  With @keep_paused the vCPUs stay as they are, because the caller
- * is about to stop the VM, and the pause is over for the books: from here
- * on it counts as downtime.  Else the main loop sees to it that they run at
- * full speed, if the VM is running.  Called without the BQL; idempotent.
+ * End the throttling.  With @keep_paused the vCPUs stay as they are, because
+ * the caller is about to stop the VM; from here on the pause counts as
+ * downtime.  Else the main loop makes them run at full speed, if the VM is
+ * running.  Called without the BQL; idempotent.
  */
 void tlm_throttle_end(bool keep_paused);
 /* A new migration begins; BQL held */
@@ -24,8 +24,8 @@ void tlm_throttle_reset(void);
 /* How long the vCPUs have been paused in this migration, in ns */
 int64_t tlm_throttle_paused_ns(void);
 /*
- * kvmclock.c, for throttle.c: the vCPUs, paused since @since_ns, are about to
- * be resumed.  Main loop, BQL held.
+ * In kvmclock.c, called by throttle.c: the vCPUs, paused since @since_ns, are
+ * about to be resumed.  Main loop, BQL held.
  */
 void tlm_tell_guest_paused(int64_t since_ns);
 

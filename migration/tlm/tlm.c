@@ -8,7 +8,7 @@
  *   ram_save_iterate   -> tlm_ram_iterate    one epoch each, until the
  *                                            planner says: stop the guest
  *   migration_completion                     stops the guest
- *                      -> tlm_send_rest      stage stop: the rest, over all
+ *                      -> tlm_send_rest      stop stage: the rest, over all
  *                                            channels, in one more section
  *   migration_switchover_start               waits for the manager, if told
  *                      -> tlm_switchover_allowed
@@ -43,8 +43,8 @@
 #include "trace.h"
 
 /*
- * An epoch while steps of the over-commit schedule are to come: this long,
- * or so many times what a sync costs
+ * The length of an epoch while steps of the over-commit schedule are to
+ * come: this long, or so many times the cost of a sync
  */
 #define STEP_EPOCH_NS    (50 * SCALE_MS)
 #define STEP_EPOCH_SYNCS 5
@@ -184,8 +184,8 @@ static double pass_progress(const TlmEngineCounters *c)
 
 /*
  * The over-commit schedule is looked up between epochs.  No step may be
- * passed by, however fast pages without data go: mtx halts where the next
- * one is.  As long as there are any to come, epochs are short.
+ * skipped, however fast pages without data go: mtx halts where the next
+ * step is.  As long as steps are to come, epochs are short.
  */
 static uint64_t walk_end(const TlmEngineCounters *c)
 {
@@ -197,14 +197,14 @@ static uint64_t walk_end(const TlmEngineCounters *c)
     return MIN(MAX(next / 100 * c->total, c->passed) + 1, c->total);
 }
 
-/* Parameters may change at any time: they are taken over between epochs */
+/* Parameters may change at any time; they take effect between epochs */
 static int run_epoch(TlmMigration *m, const TlmPlanDecision *decision)
 {
     TlmEpoch epoch = {
         .ns = decision->epoch_ms * SCALE_MS,
         /*
-         * With nothing to do but wait for the planner's moment, wait; but
-         * go on at once if the pass has only come to what is not armed.
+         * If nothing is left to do, wait for the planner's moment.  But go on
+         * at once if the pass has only come to a chunk that is not armed.
          */
         .linger = tlm_engine_passed(m->engine),
         .dtx = migrate_get_current()->parameters.tlm_dtx &&
@@ -217,7 +217,7 @@ static int run_epoch(TlmMigration *m, const TlmPlanDecision *decision)
     tlm_sample_begin(m);
     tlm_engine_counters(m->engine, &c);
     held = tlm_placement_step(pass_progress(&c));
-    /* The planner speaks of full speed; fewer host CPUs take their part */
+    /* The planner means full speed; fewer host CPUs have their share in it */
     tlm_throttle_set(MIN(decision->guest_speed / tlm_placement_share(),
                          held));
     epoch.walk_end = walk_end(&c);
@@ -228,7 +228,7 @@ static int run_epoch(TlmMigration *m, const TlmPlanDecision *decision)
     return tlm_engine_run(m->engine, &epoch);
 }
 
-/* It cannot go on: the reason is the migration's error, if it is the first */
+/* The migration cannot go on; the first such reason becomes its error */
 static void G_GNUC_PRINTF(2, 3) fail(MigrationState *s, const char *fmt, ...)
 {
     g_autofree char *text = NULL;
@@ -262,16 +262,16 @@ static int sync_log(TlmMigration *m)
         fail(s, "%s", gerr->message);
         return -EINVAL;
     }
-    /* QEMU has counted what is carried over twice */
+    /* QEMU counts a page twice that was dirty before and is again */
     stat64_set(&mig_stats.dirty_bytes_last_sync, tlm_bytes_remaining());
     return 0;
 }
 
 /*
- * How long may RAM take in stage stop?  Under a cap nobody can say before
- * what the link carries without it.  So "cancel" waits until the bound has
- * really passed, and not longer.  (If it has before the stop, the user has
- * asked for the switchover nevertheless.)
+ * How long may RAM take in the stop stage?  Under a cap nobody can know
+ * before what the link carries without it.  So "cancel" waits until the bound
+ * has really passed, and not longer.  (If the bound passed before the stop,
+ * the user has asked for the switchover nevertheless.)
  */
 static int64_t stop_limit_ns(const TlmMigration *m, const MigrationState *s)
 {
@@ -287,8 +287,8 @@ static int64_t stop_limit_ns(const TlmMigration *m, const MigrationState *s)
 }
 
 /*
- * Stage stop, inside of a RAM section like any epoch; no locks.  All that is
- * owed goes over all channels.
+ * The stop stage, inside of a RAM section like any epoch; no locks.  All
+ * pages that are owed go over all channels.
  */
 static int send_all_owed(TlmMigration *m)
 {
@@ -308,8 +308,8 @@ static int send_all_owed(TlmMigration *m)
         return -ETIME;
     }
     if (!ret && owed) {
-        /* Rather no migration than one that lacks a page */
-        fail(s, "%" PRIu64 " pages are still owed at the end of stage stop",
+        /* No migration is better than one that lacks a page */
+        fail(s, "%" PRIu64 " pages are still owed at the end of the stop stage",
              owed);
         return -EIO;
     }
@@ -387,7 +387,7 @@ int tlm_ram_iterate(QEMUFile *f)
     if (!ret) {
         ret = tlm_engine_flush(m->engine);
     }
-    /* The pacer keeps the cap; QEMU's quota is for the devices that follow */
+    /* The pacer keeps the cap; QEMU's quota serves the device state */
     migration_rate_reset();
     return ret;
 }
@@ -416,10 +416,10 @@ int tlm_send_rest(QEMUFile *f)
     mark(m, TLM_MARK_SYNCED);
 
     /*
-     * The guest is stopped, but this can take long: do not stall QMP.  It
-     * comes before the images are made inactive, so that whatever the main
-     * loop does meanwhile is no worse than in pre-switchover.  If something
-     * writes to guest RAM, the sync of ram_save_complete() finds it.
+     * The guest is stopped, but sending can take long: do not stall QMP.
+     * The images are still active, so the main loop can do no more harm
+     * meanwhile than in pre-switchover.  If something writes to guest RAM,
+     * the sync of ram_save_complete() finds it.
      */
     bql_unlock();
     migration_rate_reset();
@@ -462,7 +462,7 @@ void tlm_ram_completed(void)
 
     if (m->running) {
         tlm_watchdog_commit();
-        /* With what QEMU's own code has sent, and all of it has been */
+        /* QEMU's own code has sent the last of RAM; count its pages, too */
         tlm_engine_completed(m->engine, ram_get_total_transferred_pages() -
                                         m->stopped_pages);
     }

@@ -1,8 +1,8 @@
 /*
  * TLM: time-bound, thread-based live migration
  *
- * The only door between QEMU's migration core and migration/tlm/.  TLM is
- * a scheduler: two threads, mtx and dtx, decide which page goes when; the
+ * QEMU's other files include no other header of migration/tlm/.  TLM is a
+ * scheduler: two threads, mtx and dtx, decide which page goes when.  The
  * pages travel over QEMU's own multifd channels in the stock format, to a
  * destination that knows nothing of TLM.
  *
@@ -24,14 +24,14 @@ bool migrate_tlm(void);
 
 /*
  * A TLM migration is running: from the end of ram_save_setup() to
- * ram_save_cleanup().  Not true for savevm, COLO and background snapshots,
- * whatever the capabilities say.
+ * ram_save_cleanup().  False for savevm, COLO and background snapshots, even
+ * with the capability on.
  */
 bool tlm_running(void);
 
 /*
- * Before a migration to @addr starts; BQL held.  False with @errp set:
- * refused.
+ * Before a migration to @addr starts; BQL held.  False with @errp set: the
+ * migration is refused.
  */
 bool tlm_check_start(const MigrationAddress *addr, Error **errp);
 /* Capabilities that do not go with TLM */
@@ -39,13 +39,13 @@ bool tlm_check_caps(const bool *caps, Error **errp);
 
 /*
  * Called by ram.c.  setup: BQL held, the bitmaps are initialised and the
- * dirty log is on.  iterate: migration thread, no locks; one epoch, or
- * all of stage stop; returns 0 or a negative errno.
- * cleanup: BQL held, before the bitmaps go.
+ * dirty log is on.  iterate: migration thread, no locks; does one epoch, or
+ * all of the stop stage; returns 0 or a negative errno.
+ * cleanup: BQL held, before the bitmaps are freed.
  */
 void tlm_ram_setup(void);
 int tlm_ram_iterate(QEMUFile *f);
-/* What is owed, as ram.remaining: never more than there is; no locks */
+/* Bytes owed, for ram.remaining: never more than there are; no locks */
 uint64_t tlm_bytes_remaining(void);
 /* All of RAM is queued; BQL held */
 void tlm_ram_completed(void);
@@ -57,30 +57,30 @@ void tlm_free_page_hint(RAMBlock *rb, unsigned long start,
 /* Called by migration.c */
 bool tlm_switchover_due(void);
 /*
- * The guest has just been stopped, its images are still active: sends the
- * rest of RAM.  BQL held; dropped meanwhile.  0 or a negative errno.
+ * The guest has just been stopped, and its images are still active: sends
+ * the rest of RAM.  BQL held; dropped meanwhile.  0 or a negative errno.
  */
 int tlm_send_rest(QEMUFile *f);
 /*
- * Whoever had to be waited for has let the switchover go on; BQL held, and
- * kept until the device state is saved.  False: the guest runs.
+ * The wait for the manager is over, and the switchover goes on.  BQL held,
+ * and kept until the device state is saved.  False: the guest runs.
  */
 bool tlm_switchover_allowed(void);
 /*
- * A channel to the destination has been opened, and may have to shake hands
- * yet.  Called by channel.c and multifd.c; BQL held.
+ * A channel to the destination has been opened; its handshake may be still
+ * to come.  Called by channel.c and multifd.c; BQL held.
  */
 void tlm_connecting(QIOChannel *ioc);
 /*
- * The main channel is connected, or not, and its handshake done.  True: too
- * late, the migration is over; the channel is closed then.  BQL held.
+ * The main channel is connected and its handshake done, or this has failed.
+ * True: too late, the migration is over, and the channel is closed.  BQL held.
  */
 bool tlm_connect_dropped(MigrationState *s);
-/* migrate_cancel; BQL held: wakes up whoever waits for a channel */
+/* migrate_cancel: wakes up all threads that wait for a channel; BQL held */
 void tlm_cancel(void);
 /* The device state is on the wire; BQL held */
 void tlm_device_state_saved(void);
-/* The end, good or bad; no locks held, the guest is not started yet */
+/* The end, good or bad; no locks held, the guest has not been started yet */
 void tlm_finished(void);
 void tlm_fill_info(MigrationInfo *info);
 void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *info);

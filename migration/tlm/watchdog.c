@@ -1,11 +1,10 @@
 /*
- * TLM: looks after a migration that stands still, and after its bound
+ * TLM: watches for a migration that stands still, and for its bound
  *
  * A thread that waits for a network that is gone keeps the coordinator from
- * asking the planner.  The main loop sees to it that a guest which has been
- * slowed down runs meanwhile, and that the migration ends if the user would
- * rather have it cancelled than overrun its bound (tlm-bound-action).  It
- * says so when the bound passes, whatever the coordinator waits for.
+ * asking the planner.  Meanwhile the main loop lets a slowed guest run.  When
+ * the bound passes, it reports that, and ends the migration if the user wants
+ * a cancel rather than an overrun (tlm-bound-action).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -21,7 +20,7 @@
 #include "watchdog.h"
 
 #define TICK_MS 200
-/* Nothing got through for as long: there is no use in slowing the guest */
+/* Nothing got through for so long: slowing the guest is of no use */
 #define RELEASE_MS 500
 /* For as long: the network is gone */
 #define STALLED_MS 2000
@@ -36,8 +35,8 @@ static struct {
 } watchdog;
 
 /*
- * The manager that was to say "migrate-continue" has not: the guest, which
- * is stopped, goes on at the source.
+ * The manager has not said "migrate-continue" in time: the stopped guest goes
+ * on at the source.
  */
 static void give_up_wait(MigrationState *s, uint64_t bound_ms)
 {
@@ -63,7 +62,7 @@ static void give_up_stall(MigrationState *s, uint64_t bound_ms,
     migrate_set_error(s, err);
     error_free(err);
 
-    /* Whoever waits for the network wakes up and finds it broken */
+    /* All threads that wait for the network wake up and find it broken */
     multifd_send_cancel();
     QEMU_LOCK_GUARD(&s->qemu_file_lock);
     if (s->to_dst_file) {

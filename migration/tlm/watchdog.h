@@ -1,5 +1,5 @@
 /*
- * TLM: looks after a migration that stands still, and after its bound
+ * TLM: watches for a migration that stands still, and for its bound
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -12,8 +12,8 @@
 /* The channels are set up; BQL held */
 void tlm_watchdog_start(TlmMigration *m);
 /*
- * The destination may own the guest from now on: what is left is to tell,
- * not to give up.  BQL held.
+ * The destination may own the guest from now on: the watchdog may still report
+ * that the bound has passed, but not give up.  BQL held.
  */
 void tlm_watchdog_commit(void);
 /* Before the channels go; BQL held */
