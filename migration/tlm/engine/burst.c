@@ -8,15 +8,15 @@
 #include "burst.h"
 
 /*
- * Not timed.  Shapers are commonly set up with buckets of up to 1 MiB; what
- * passes beyond that has waited for the link.
+ * The first bytes are not timed.  Shapers commonly have buckets of up to
+ * 1 MiB; bytes beyond that have waited for the link.
  */
 #define UNTIMED_BYTES   1250000
-/* To be timed, at least: 4 ms at 300 MB/s, of which a look takes 1 ms */
+/* At least so much is timed: 4 ms at 300 MB/s, of which a look takes 1 ms */
 #define TIMED_BYTES     1250000
 /*
  * The end of a burst is not timed either: TCP may acknowledge the last
- * segments of all channels late, when no more follows
+ * segments of all channels late, when no more bytes follow
  */
 #define TAIL_SHARE      0.05
 

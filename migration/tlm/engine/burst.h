@@ -1,10 +1,10 @@
 /*
  * TLM burst: what the link carries beyond the bandwidth cap
  *
- * Under a cap the channels write no more than it allows, which tells
- * nothing of what they could.  But the pacer may save up its bucket, and
- * the channels then write it as fast as the link takes it.  How fast it
- * has arrived, the peer's acknowledgements tell.
+ * Under a cap the channels write no more than it allows.  This says nothing
+ * of what they could write.  But the pacer may save up its bucket, and the
+ * channels then write it as fast as the link takes it.  The peer's
+ * acknowledgements tell how fast the bytes have arrived.
  *
  * The first bytes are not timed: a token bucket on the way, or buffers,
  * may let them pass at any rate.

@@ -3,10 +3,10 @@
  *
  * A lane is done with a batch when the kernel has taken it; megabytes may
  * still be queued there.  The device state goes over a connection of its own,
- * which has been idle: sent behind that, it competes with all lanes, from a
- * small congestion window, and what it loses on the way costs retransmission
- * timeouts.  The destination does not look at it before it has all of RAM,
- * so that waiting costs a round trip at most.
+ * which has been idle.  Behind such a queue it competes with all lanes, from a
+ * small congestion window, and each lost packet costs a retransmission
+ * timeout.  The destination does not look at it before it has all of RAM, so
+ * the wait costs a round trip at most.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -17,7 +17,7 @@
 #include "engine-int.h"
 #include "../trace.h"
 
-/* No acknowledgement for as long: the queue is not what holds it up */
+/* No acknowledgement for so long: waiting for the queue is of no use */
 #define STALLED_NS (50 * SCALE_MS)
 /*
  * A lane's last segment, 64 KiB at most: TCP may acknowledge it as late as

@@ -1,11 +1,11 @@
 /*
  * TLM engine: what its files share
  *
- * Threads: the coordinator, which begins and ends epochs; the workers mtx
- * and dtx, which run only inside an epoch; others, which ask and cancel.
+ * The coordinator begins and ends epochs.  The workers mtx and dtx run only
+ * inside an epoch.  Other threads ask for counters, and cancel.
  *
- * Lock order: TlmRamOps.lock -> TlmEngine.lock.  Neither is held while a
- * batch is sent (../README.md, rules 6 and 7).
+ * Lock order: TlmRamOps.lock -> TlmEngine.lock.  No thread holds either while
+ * it sends a batch (../README.md, rules 6 and 7).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -46,8 +46,8 @@ struct TlmEngine {
     bool started;
 
     /*
-     * Coordinator; workers read it inside an epoch only, when it does not
-     * change.  What a pick function writes is under the ram lock.
+     * The coordinator writes this between epochs; workers read it inside an
+     * epoch.  A pick function writes under the ram lock.
      */
     GArray *blocks;             /* TlmLedgerBlock */
     uint64_t total_pages;
@@ -96,7 +96,7 @@ static inline TlmLedgerBlock *tlm_engine_block(TlmEngine *e, unsigned i)
     return &g_array_index(e->blocks, TlmLedgerBlock, i);
 }
 
-/* owed.c; ram lock held: pages were taken off the ledger */
+/* owed.c; ram lock held: counts pages that were taken off the ledger */
 void tlm_engine_owe_less(TlmEngine *e, unsigned long pages);
 /* worker.c */
 void tlm_workers_start(TlmEngine *e);

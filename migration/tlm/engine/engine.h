@@ -2,26 +2,27 @@
  * TLM engine: sends all of a guest's RAM while the guest writes to it
  *
  * The engine has the ledger, the two threads that take pages from it, and
- * the epochs in which they do.  It decides which page goes when, and knows
- * nothing of QEMU: what RAM and the dirty log are, and where the pages go,
- * it is told by two sets of operations.  How long epochs are and when the
- * guest is stopped, its caller decides, with the planner's help.
+ * the epochs in which they run.  It decides which page goes when, and knows
+ * nothing of QEMU.  Two sets of operations tell it what RAM and the dirty log
+ * are, and where the pages go.  The caller, with the planner's help, decides
+ * how long epochs are and when the guest is stopped.
  *
- * "Coordinator" is the one thread that calls the functions marked so; it
- * may be another one in every epoch, but there is one at a time.  A round:
+ * The "coordinator" is the thread that calls the functions marked so.  It may
+ * be another thread in every epoch, but there is one at a time.  A round is:
  *
  *     tlm_engine_sync()          read the dirty log into the ledger
  *     tlm_engine_arm()           make the log report the next writes
  *     tlm_engine_begin()
  *     tlm_engine_run()           the workers send
- *     tlm_engine_flush()         what they have sent cannot be overtaken
+ *     tlm_engine_flush()         later pages cannot overtake the sent ones
  *
- * and, when the guest has been stopped, tlm_engine_take_rest() and one more
- * round without begin.  ../README.md has the rules by which this is correct.
+ * After the guest was stopped the coordinator calls tlm_engine_take_rest() and
+ * makes one more round without begin.  ../README.md has the rules by which
+ * this is correct.
  *
- * A walk beside which dirty pages flow is from Chanchio's thread-based live
- * migration; operations chosen when the object is made are as in CRIU's
- * struct page_xfer.
+ * The idea of a walk with dirty pages sent beside it is from Chanchio's
+ * thread-based live migration.  Operations are chosen when the object is made,
+ * as in CRIU's struct page_xfer.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -50,8 +51,8 @@ typedef struct TlmBatch {
 /* What guest RAM is.  @ram: as given to tlm_engine_new(). */
 typedef struct TlmRamOps {
     /*
-     * Around all that reads or writes a block's dirty bitmap or the ledger.
-     * Any thread; held for microseconds.
+     * Held around all reads and writes of a block's dirty bitmap or of the
+     * ledger, for microseconds.  Any thread.
      */
     void (*lock)(void *ram);
     void (*unlock)(void *ram);
@@ -68,15 +69,15 @@ typedef struct TlmRamOps {
     void (*clear_log)(void *ram, unsigned block, unsigned long first,
                       unsigned long num);
     /*
-     * These pages have been armed for the first time, and none of them was
-     * sent yet: a chance for tlm_engine_forget_clean().  May be NULL.
+     * These pages have been armed for the first time, and none of them has
+     * been sent yet.  May call tlm_engine_forget_clean().  May be NULL.
      * Coordinator, no locks.
      */
     void (*armed)(void *ram, unsigned block, unsigned long first,
                   unsigned long num);
     /* So many pages are owed now.  Any thread, lock held. */
     void (*owed)(void *ram, uint64_t pages);
-    /* The first and the last that a worker does.  May be NULL. */
+    /* A worker calls them first and last.  May be NULL. */
     void *(*thread_begin)(void *ram, const char *name);
     void (*thread_end)(void *ram, void *thread);
 } TlmRamOps;
@@ -84,23 +85,23 @@ typedef struct TlmRamOps {
 /* Where the pages go: by lanes, each of which keeps the order */
 typedef struct TlmSinkOps {
     /*
-     * Sends @batch by a lane of @group, which reads the pages at any time
+     * Sends @batch by a lane of @group.  The lane reads the pages at any time
      * before the next flush has returned.  Waits until a lane is free.
-     * False: it is broken.  Worker of that group, no locks.
+     * False: the lane is broken.  Worker of that group, no locks.
      */
     bool (*send)(void *sink, TlmGroup group, const TlmBatch *batch);
-    /* Waits until all lanes have been taken over; 0 or a negative errno. */
+    /* Waits until each lane has taken its batch; 0 or a negative errno. */
     int (*wait_idle)(void *sink);
     /*
      * Nothing that is sent later arrives before what was sent until now.
-     * 0 or a negative errno.  Both: coordinator, no locks.
+     * 0 or a negative errno.  For this and wait_idle: coordinator, no locks.
      */
     int (*flush)(void *sink);
-    /* Ends all waits in here, and those to come.  Any thread. */
+    /* Ends all waits in these functions, and those to come.  Any thread. */
     void (*cancel)(void *sink);
     /* Bytes that were sent; any thread */
     uint64_t (*sent)(void *sink);
-    /* Bytes of it that have not arrived; 0 if that is not known */
+    /* Sent bytes that have not arrived; 0 if that is not known */
     uint64_t (*queued)(void *sink);
     /* Bytes that have arrived, ever; 0 if that is not known */
     uint64_t (*acked)(void *sink);
@@ -140,17 +141,17 @@ typedef struct TlmEpoch {
 /* Never fails.  No threads yet, no blocks. */
 TlmEngine *tlm_engine_new(const TlmEngineConfig *config);
 /*
- * Before the start, ram lock held.  All that is set in @dirty is owed, and
- * @dirty is the ledger's from now on until tlm_engine_stop().  Returns false
- * if there is not enough memory; then the engine cannot be used.
+ * Before the start, ram lock held.  All pages that are set in @dirty are owed.
+ * @dirty belongs to the ledger until tlm_engine_stop().  Returns false if
+ * there is not enough memory; then the engine cannot be used.
  */
 bool tlm_engine_add_block(TlmEngine *e, unsigned long *dirty,
                           unsigned long pages, unsigned long chunk_pages);
 /* Starts the workers */
 void tlm_engine_start(TlmEngine *e);
 /*
- * Joins the workers and lets go of all blocks; no epoch is running.  What
- * tlm_engine_counters() and tlm_engine_epochs() tell stays.
+ * Joins the workers and lets go of all blocks; no epoch is running.
+ * tlm_engine_counters() and tlm_engine_epochs() go on giving the last values.
  */
 void tlm_engine_stop(TlmEngine *e);
 void tlm_engine_free(TlmEngine *e);
@@ -161,55 +162,55 @@ void tlm_engine_free(TlmEngine *e);
  */
 bool tlm_engine_sync(TlmEngine *e, GError **errp);
 void tlm_engine_arm(TlmEngine *e);
-/* What the next sample counts, counts from now on */
+/* Starts the counts of the next sample */
 void tlm_engine_begin(TlmEngine *e);
 /*
  * Returns when both workers are idle: 0, -EIO if the sink is broken, or
  * -ECANCELED.
  */
 int tlm_engine_run(TlmEngine *e, const TlmEpoch *epoch);
-/* The workers of the last epoch had work until its time was over */
+/* True if the workers had work until the last epoch's time was over */
 bool tlm_engine_timed_out(const TlmEngine *e);
 int tlm_engine_flush(TlmEngine *e);
-/* The guest stands still: from now on all that is owed goes, without a cap */
+/* The guest is stopped: from now on send all owed pages, without a cap */
 void tlm_engine_take_rest(TlmEngine *e);
 /*
- * Waits until the lanes, and what the kernel has queued behind them, are
- * empty, or that does not change any more.  0 or a negative errno.
+ * Waits until the lanes, and the kernel's queues behind them, are empty, or
+ * until these queues do not change any more.  0 or a negative errno.
  */
 int tlm_engine_drain(TlmEngine *e);
 /*
- * mtx has passed over all RAM.  Coordinator.
+ * True if mtx has passed over all RAM.  Coordinator.
  */
 bool tlm_engine_passed(const TlmEngine *e);
-/* What the planner has to know of the epoch that ended; the rest is kept */
+/* Fills in what the planner must know of the last epoch; leaves the rest */
 void tlm_engine_sample(TlmEngine *e, int64_t now_ns, TlmPlanSample *sample);
-/* The same, of the ledger at the last sync, in pages; and its cost */
+/* The ledger at the last sync, in pages; and the cost of that sync */
 TlmLedgerCounts tlm_engine_counts(const TlmEngine *e);
 int64_t tlm_engine_sync_ns(const TlmEngine *e);
 
-/* Any thread, no locks: the coordinator is wanted, let it come soon */
+/* Ends the epoch soon, so that the coordinator comes.  Any thread, no locks. */
 void tlm_engine_interrupt(TlmEngine *e);
-/* Coordinator: it is here */
+/* The coordinator has come: takes back the interrupt.  Coordinator. */
 void tlm_engine_heed(TlmEngine *e);
 /* Any thread, no locks.  The epoch ends, and all later ones. */
 void tlm_engine_cancel(TlmEngine *e);
 bool tlm_engine_cancelled(TlmEngine *e);
 
 /*
- * The guest does not use these pages: they are owed no more, unless it
- * writes to them.  ram lock held.
+ * The guest does not use these pages: they are not owed any more, unless the
+ * guest writes to them.  ram lock held.
  */
 void tlm_engine_forget(TlmEngine *e, unsigned block, unsigned long first,
                        unsigned long num);
 /*
- * The same for those which are not dirty, because they read as zero.  Only
- * from TlmRamOps.armed; returns how many they are.
+ * The same for those of these pages that are not dirty, because they read as
+ * zero.  Only from TlmRamOps.armed.  Returns their number.
  */
 unsigned long tlm_engine_forget_clean(TlmEngine *e, unsigned block,
                                       unsigned long first,
                                       unsigned long num);
-/* All is sent, @rest pages of it with the guest stopped */
+/* All pages are sent, @rest of them with the guest stopped */
 void tlm_engine_completed(TlmEngine *e, uint64_t rest);
 
 /* Of a block, until tlm_engine_stop() */

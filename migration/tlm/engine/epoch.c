@@ -2,17 +2,17 @@
  * TLM engine: epochs
  *
  * THE ORDERING INVARIANT (../README.md, rules 1 and 2).  A receiver may
- * write straight into guest RAM, without locks, from several lanes.  That
- * is correct only because between two flushes a page is in flight at most
- * once.  Therefore:
+ * write straight into guest RAM, without locks, from several lanes.  This is
+ * correct only because between two flushes a page is in flight at most once.
+ * Therefore:
  *
  *   1. sync      the dirty log is read into the ledger;
- *   2. arm       the log of what may be sent is cleared, so that a write
- *                from now on shows in the next sync;
- *   3. run       mtx and dtx take pages, each page once: the ledger gives
- *                a page out once between two syncs;
- *   4. flush     both have stopped; nothing that is sent later can overtake
- *                what they have sent.
+ *   2. arm       the log of pages that may be sent is cleared, so that the
+ *                next sync shows a write from now on;
+ *   3. run       mtx and dtx take pages; the ledger gives a page out once
+ *                between two syncs;
+ *   4. flush     both have stopped, and later pages cannot overtake the
+ *                pages that they have sent.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -23,16 +23,16 @@
 #include "engine-int.h"
 #include "../trace.h"
 
-/* How long chunks may be armed ahead of mtx, in one epoch */
+/* Time in one epoch for arming chunks ahead of mtx */
 #define ARM_BUDGET_NS (20 * SCALE_MS)
 
-/* A dirty page is hot for one to two times as long after a write */
+/* A dirty page is hot for one to two times this long after a write */
 #define AGE_NS (500 * SCALE_MS)
 
-/* Bursts tell what the link carries beyond the cap; not more often than: */
+/* Bursts tell what the link carries beyond the cap; one in so long a time */
 #define BURST_GAP_NS (250 * SCALE_MS)
 
-/* Nobody has to be waited for in vain: look again after so long */
+/* No wait for a signal is longer; then the coordinator looks by itself */
 #define LOOK_MS 1000
 
 /* True if the chunk is now armed for the first time */
@@ -56,13 +56,13 @@ static bool arm_chunk(TlmEngine *e, unsigned block, unsigned long c,
 }
 
 /*
- * Rule 3.  With KVM's manual dirty log protection, the log of a chunk has to be
- * cleared before it reports the next write; and before it is cleared for
- * the first time, it may report every page (KVM_DIRTY_LOG_INITIALLY_SET).
- * So a chunk that has dirty pages is cleared in every epoch.  The first
- * clearing can be slow in a large guest: it is done as far ahead of mtx
- * as the budget allows, and by one chunk at least.  It has to come before
- * the search for what was never populated.
+ * Rule 3.  With KVM's manual dirty log protection, the log of a chunk must be
+ * cleared before it reports the next write.  Before it is cleared for the
+ * first time, it may report every page (KVM_DIRTY_LOG_INITIALLY_SET).  So the
+ * log of a chunk that has dirty pages is cleared in every epoch.  The first
+ * clearing can be slow in a large guest.  It is done as far ahead of mtx as the
+ * budget allows, and by one chunk at least.  It must come before the search for
+ * pages that were never populated.
  */
 void tlm_engine_arm(TlmEngine *e)
 {
@@ -91,10 +91,9 @@ void tlm_engine_arm(TlmEngine *e)
 
 /*
  * The at-most-once check (rules 1 and 4): between two syncs a page may only
- * leave the ledger, once.  If anything has put one back, what is counted now
- * is more than what was counted at the last sync less what was taken since.
- * That page may be in flight twice: no migration, rather than a wrong one.
- * ram lock held.
+ * leave the ledger, once.  If anything has put a page back, the count is now
+ * higher than at the last sync less the pages taken since.  That page may be
+ * in flight twice, and no migration is better than a wrong one.  ram lock held.
  */
 static bool taken_at_most_once(TlmEngine *e, GError **errp)
 {
@@ -161,8 +160,8 @@ static uint64_t pages_sent(TlmEngine *e)
 }
 
 /*
- * Where the cap held back the last epoch, let this one, of @ns, begin with
- * what the pacer has saved up, to see how fast that gets through.
+ * If the cap held back the last epoch, begin this one, of @ns, with a burst of
+ * the bytes that the pacer has saved up, to see how fast they get through.
  */
 static void burst_begin(TlmEngine *e, int64_t ns)
 {
@@ -170,7 +169,7 @@ static void burst_begin(TlmEngine *e, int64_t ns)
 
     e->burst = (TlmBurst) {};
     e->burst_on = false;
-    /* it must have the time to save up, and to send it */
+    /* the epoch must be long enough to save the burst up and to send it */
     if (e->held_back && ns >= 2 * tlm_pacer_fill_ns(&e->pacer) &&
         e->begin_ns - e->burst_ns >= BURST_GAP_NS) {
         acked = e->c.sink_ops->acked(e->c.sink);
@@ -200,13 +199,13 @@ void tlm_engine_begin(TlmEngine *e)
     }
 }
 
-/* The epoch is to end before its time; lock held */
+/* True if the epoch must end before its time; lock held */
 static bool interrupted(const TlmEngine *e)
 {
     return e->failed || e->cancelled || (e->interrupt && !e->rest);
 }
 
-/* Waits until somebody signals done, or until @end_ns; lock held */
+/* Waits until another thread signals done, or until @end_ns; lock held */
 static void wait_until(TlmEngine *e, int64_t end_ns)
 {
     int64_t left_ns = end_ns - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
@@ -215,7 +214,7 @@ static void wait_until(TlmEngine *e, int64_t end_ns)
                         MIN(MAX(left_ns, 0) / SCALE_MS + 1, LOOK_MS));
 }
 
-/* A burst is under way: lock held, and dropped meanwhile */
+/* Looks at the burst that is under way; lock held, and dropped meanwhile */
 static void look_at_burst(TlmEngine *e)
 {
     uint64_t acked;

@@ -1,5 +1,5 @@
 /*
- * TLM ledger: which page is owed to the destination, and by whom
+ * TLM ledger: which page is owed to the destination, and who sends it
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -39,7 +39,7 @@ bool tlm_ledger_block_init(TlmLedgerBlock *b, unsigned long *dirty,
     b->dirty = dirty;
     b->pages = pages;
     b->chunk_pages = chunk_pages;
-    /* One more, as an allocation of nothing is NULL, too */
+    /* One more, as an allocation of 0 bytes is NULL, too */
     b->unsent = g_try_new0(unsigned long, words + 1);
     b->settled = g_try_new0(unsigned long, words + 1);
     b->carried = g_try_new0(unsigned long, words + 1);
@@ -51,7 +51,7 @@ bool tlm_ledger_block_init(TlmLedgerBlock *b, unsigned long *dirty,
 
     for (unsigned long w = 0; w < words; w++) {
         b->unsent[w] = dirty[w] & word_mask(b, w);
-        /* What is not owed was forgotten by somebody else (virtio-mem) */
+        /* A page that is not owed is discarded (virtio-mem): it is forgotten */
         b->settled[w] = ~dirty[w] & word_mask(b, w);
         dirty[w] = 0;
     }
@@ -97,7 +97,7 @@ void tlm_ledger_after_sync(TlmLedgerBlock *b, bool age,
 
         if (fresh && !tlm_ledger_chunk_armed(b, w * WORD_BITS /
                                                 b->chunk_pages)) {
-            /* Not known to be written to; mtx will come by */
+            /* No write to these pages is known; mtx will come by */
             fresh &= carried | ~low;
         }
         dirty = fresh | carried;

@@ -1,36 +1,35 @@
 /*
- * TLM ledger: which page is owed to the destination, and by whom
+ * TLM ledger: which page is owed to the destination, and who sends it
  *
- * Per RAMBlock, three bits a page beside QEMU's own:
+ * Each RAMBlock has three bits a page beside QEMU's own:
  *
- *   dirty    QEMU's RAMBlock.bmap, borrowed: to be sent because it was
- *            written to.  Owned by dtx.
+ *   dirty    QEMU's RAMBlock.bmap, borrowed: the page was written to and
+ *            must be sent.  Owned by dtx.
  *   unsent   of a page that is not dirty: never sent.  Owned by mtx.
  *            Of a dirty page: the low bit of its age.
  *   settled  of a dirty page: the high bit of its age.  Of a page that is
  *            neither dirty nor unsent: it was forgotten, not sent.
  *   carried  the dirty bits from before a sync, during the sync; else 0.
  *
- * The age of a dirty page says how often the caller has let time pass
- * since the last sync that found it written to: 0 to 3.  From 2 on it is
- * called settled, before that hot.  A hot page is likely to be written to
- * again soon; to send it now is to send it twice.
+ * The age of a dirty page, 0 to 3, counts the syncs with @age since the last
+ * sync that found the page written to.  From 2 on the page is called settled,
+ * before that hot.  The guest is likely to write to a hot page again soon, and
+ * a hot page that is sent now would be sent twice.
  *
- * A page is mtx's while it is unsent and not dirty, dtx's while it is
- * dirty.  The two sets are disjoint by their definition, so that mtx and
- * dtx may take pages side by side and no page is taken twice between two
- * calls of tlm_ledger_after_sync(): taking clears all bits of a page, and
- * only a sync sets any.
+ * A page is mtx's while it is unsent and not dirty, dtx's while it is dirty.
+ * The two sets are disjoint by their definition, so mtx and dtx may take pages
+ * side by side.  No page is taken twice between two calls of
+ * tlm_ledger_after_sync(): taking clears all bits of a page, and only a sync
+ * sets any.
  *
- * A dirty bit is only ever dropped for a page that is unsent: a page that
- * is owed stays owed until it is taken.
+ * A dirty bit is dropped only for a page that is unsent: a page that is owed
+ * stays owed until it is taken.
  *
- * Locking: the caller serialises all functions of one block; in QEMU that
- * is RAMState.bitmap_mutex.  Nothing here sleeps or allocates, but for
- * init and destroy.
+ * Locking: the caller serialises all functions of one block, in QEMU by
+ * RAMState.bitmap_mutex.  Only init and destroy sleep or allocate.
  *
- * "Send what is clean in one pass, and what is dirty beside it" is from
- * Chanchio's thread-based live migration; the bits are ours.
+ * The idea "send clean pages in one pass, and dirty pages beside it" is from
+ * Chanchio's thread-based live migration.  The bits are new.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -44,8 +43,8 @@ typedef struct TlmLedgerBlock {
     unsigned long *settled;
     unsigned long *carried;
     /*
-     * One bit a chunk: writes are reported from now on.  The log of a
-     * chunk that is not armed says nothing about it: see "Arming" in
+     * One bit a chunk: the log reports writes from now on.  The log of a
+     * chunk that is not armed says nothing about its pages: see "Arming" in
      * docs/devel/tlm.rst.
      */
     unsigned long *armed;
@@ -66,12 +65,12 @@ typedef enum {
     TLM_TAKE_CLEAN,             /* mtx: unsent and not dirty */
     TLM_TAKE_SETTLED,           /* dtx: dirty, not hot */
     TLM_TAKE_DIRTY,             /* dtx: dirty, hot or not */
-    TLM_TAKE_ALL,               /* stage 3: dirty or unsent */
+    TLM_TAKE_ALL,               /* stop stage: dirty or unsent */
 } TlmTake;
 
 /*
- * All that is set in @dirty becomes unsent; @dirty is cleared.  @pages is
- * the used length of the block.  False: there is not enough memory, and
+ * All pages that are set in @dirty become unsent; @dirty is cleared.  @pages
+ * is the used length of the block.  False: there is not enough memory, and
  * nothing was changed.
  */
 bool tlm_ledger_block_init(TlmLedgerBlock *b, unsigned long *dirty,
@@ -82,9 +81,9 @@ void tlm_ledger_block_destroy(TlmLedgerBlock *b);
 uint64_t tlm_ledger_owed(const TlmLedgerBlock *b);
 
 /*
- * Around a sync of the dirty log into @dirty.  If @age, the pages that
- * were dirty before and are not found written to now age by one.  Adds to
- * @counts.
+ * Call these before and after a sync of the dirty log into @dirty.  With @age,
+ * pages that were dirty before and are not found written to now age by one.
+ * Adds to @counts.
  */
 void tlm_ledger_before_sync(TlmLedgerBlock *b);
 void tlm_ledger_after_sync(TlmLedgerBlock *b, bool age,
@@ -100,7 +99,7 @@ void tlm_ledger_arm_chunk(TlmLedgerBlock *b, unsigned long chunk);
 /*
  * Take up to @max pages of the kind @what at or after *@cursor and before
  * @end (b->pages at most), in ascending order, into @taken.  Moves *@cursor
- * behind the last page that was looked at; to @end when there are no more.
+ * behind the last page that was looked at, or to @end when there are no more.
  * TLM_TAKE_CLEAN stops in front of a chunk that is not armed and leaves
  * *@cursor there.  Returns the number of pages taken.
  */
@@ -109,9 +108,9 @@ unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,
                          unsigned long *taken, unsigned max);
 
 /*
- * The guest does not use these pages, or never has: they are owed no more,
- * unless it writes to them later.  Returns how many of them were.  During a
- * sync, pages that were dirty before it stay owed.
+ * The guest does not use these pages, or never has: they are not owed any
+ * more, unless the guest writes to them later.  Returns how many of them were
+ * owed.  During a sync, pages that were dirty before it stay owed.
  */
 unsigned long tlm_ledger_forget(TlmLedgerBlock *b, unsigned long start,
                                 unsigned long npages);

@@ -1,5 +1,5 @@
 /*
- * TLM engine: how it is made, woken up and ended
+ * TLM engine: makes, wakes and ends the engine
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -35,7 +35,7 @@ bool tlm_engine_add_block(TlmEngine *e, unsigned long *dirty,
     owed = tlm_ledger_owed(&b);
     e->total_pages += pages;
     stat64_add(&e->owed_pages, owed);
-    /* What is discarded (virtio-mem) is not owed from the start */
+    /* Discarded pages (virtio-mem) are not owed from the start */
     stat64_add(&e->forgotten_pages, pages - owed);
     g_array_append_val(e->blocks, b);
     return true;

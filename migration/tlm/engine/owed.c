@@ -1,5 +1,5 @@
 /*
- * TLM engine: what is owed, and what has become of the rest
+ * TLM engine: counts owed, forgotten and sent pages
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,8 +9,8 @@
 #include "engine-int.h"
 
 /*
- * During a sync they may be more than were counted: those that it has just
- * found.
+ * During a sync there may be more pages than were counted, as the sync has
+ * just found some.
  */
 void tlm_engine_owe_less(TlmEngine *e, unsigned long pages)
 {

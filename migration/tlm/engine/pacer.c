@@ -1,5 +1,5 @@
 /*
- * TLM pacer: keep the bandwidth cap across all channels of both groups
+ * TLM pacer: keeps the bandwidth cap across all channels of both groups
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -14,8 +14,8 @@
  *
  *     FILL + bucket + in flight <= 1 + OVERSHOOT
  *
- * The bucket is what a sender that wakes up too late may catch up with;
- * the more of it, the less a busy host costs, and the more a burst tells.
+ * A sender that wakes up too late may catch up by the bucket.  The larger the
+ * bucket, the less a busy host costs, and the more a burst tells.
  */
 #define OVERSHOOT        0.047
 #define IN_FLIGHT_SHARE  0.0125
@@ -48,19 +48,19 @@ void tlm_pacer_set_rate(TlmPacer *p, uint64_t bytes_per_s, unsigned channels)
         return;
     }
     if (!p->rate) {
-        /* Nothing sent without a cap is debt under one */
+        /* Bytes that were sent without a cap are no debt under one */
         p->rebase = true;
         p->tokens = 0;
     } else if (p->tokens < 0 && bytes_per_s < p->rate) {
-        /* Debt of the old rate takes no longer to pay at the new one */
+        /* Paying debt of the old rate takes no longer at the new one */
         p->tokens *= rate / p->rate;
     }
     p->rate = bytes_per_s;
     p->channels = channels;
 
     /*
-     * Slow caps with many channels: even batches of one page are a large
-     * share.  Then save up less, and fill a little more slowly.
+     * Under a slow cap with many channels even batches of one page are a
+     * large share.  Then save up less, and fill a little more slowly.
      */
     in_flight = rate * IN_FLIGHT_SHARE;
     least = (double)channels * TLM_PACER_BATCHES_IN_FLIGHT * SMALLEST_BATCH;
@@ -99,10 +99,10 @@ int64_t tlm_pacer_wait_ns(TlmPacer *p, int64_t now_ns, uint64_t sent_bytes)
     p->last_ns = now_ns;
 
     /*
-     * The bucket overflows in the order of events, which is not known.
-     * Where the channels kept up with the cap, assume that they wrote
-     * evenly.  Where they wrote much less, the link was stalled: what
-     * piled up meanwhile comes last and counts in full.
+     * When the bucket overflows depends on the order of events, which is not
+     * known.  If the channels kept up with the cap, assume that they wrote
+     * evenly.  If they wrote much less, the link was stalled: the bytes that
+     * piled up meanwhile come last and count in full.
      */
     p->tokens += filled;
     if (spent < filled / 2) {

@@ -1,9 +1,9 @@
 /*
- * TLM pacer: keep the bandwidth cap across all channels of both groups
+ * TLM pacer: keeps the bandwidth cap across all channels of both groups
  *
- * A token bucket with carried debt.  Bytes are known only once a channel
- * has written them, so what is in flight is bounded by the batch size,
- * and what has been written too much is paid back before the next batch.
+ * The pacer is a token bucket with carried debt.  It knows of bytes only once
+ * a channel has written them.  So the batch size bounds the bytes in flight,
+ * and bytes that were written too early are paid back before the next batch.
  *
  * With F bytes in flight at most and a bucket of T bytes, no window of
  * one second sees more than rate + T + F bytes.  F and T are chosen so
@@ -64,9 +64,9 @@ void tlm_pacer_set_rate(TlmPacer *p, uint64_t bytes_per_s,
 int64_t tlm_pacer_wait_ns(TlmPacer *p, int64_t now_ns, uint64_t sent_bytes);
 
 /*
- * Queue nothing before the bucket is full: what it holds then goes out in
- * one burst.  The cap is kept, and no more than a moment is lost.
- * Returns the size of the bucket in bytes, 0 without a cap.
+ * Queue nothing before the bucket is full.  Then its content goes out in one
+ * burst.  The cap is kept, and only a moment is lost.  Returns the size of the
+ * bucket in bytes, 0 without a cap.
  */
 double tlm_pacer_save_up(TlmPacer *p);
 

@@ -9,10 +9,10 @@
 
 /*
  * mtx: the pass over all RAM, first page to last.  The cursor never moves
- * backwards, so that mtx looks at every page once.  What is dirty when it
- * comes by is left to dtx.  Returns false at the end of RAM, where the
- * epoch lets mtx halt, and in front of a chunk whose dirty log is not armed:
- * the coordinator does what has to be done there before the next epoch.
+ * backwards, so mtx looks at every page once.  It leaves dirty pages to dtx.
+ * Returns false at the end of RAM, where the epoch makes mtx halt, and in front
+ * of a chunk whose dirty log is not armed.  The coordinator does what is
+ * needed there before the next epoch.
  */
 bool tlm_pick_walk(TlmEngine *e, TlmBatch *batch, unsigned max)
 {
@@ -39,7 +39,7 @@ bool tlm_pick_walk(TlmEngine *e, TlmBatch *batch, unsigned max)
     return false;
 }
 
-/* One sweep over all blocks in an epoch */
+/* Makes one sweep over all blocks in an epoch */
 static bool sweep(TlmEngine *e, TlmTake what, TlmBatch *batch, unsigned max)
 {
     while (e->sweep.block < e->blocks->len) {
@@ -58,9 +58,9 @@ static bool sweep(TlmEngine *e, TlmTake what, TlmBatch *batch, unsigned max)
 }
 
 /*
- * dtx: the dirty pages.  One that was written to a moment ago is likely to
- * be written to again: to send it now is to send it twice.  Settled pages
- * go first; hot ones only if the planner says that their time has come.
+ * dtx: the dirty pages.  The guest is likely to write again to a page that it
+ * wrote to a moment ago, and the page would be sent twice.  So settled pages
+ * go first, and hot ones only if the planner says so.
  */
 bool tlm_pick_dirty(TlmEngine *e, TlmBatch *batch, unsigned max)
 {
@@ -73,7 +73,7 @@ bool tlm_pick_dirty(TlmEngine *e, TlmBatch *batch, unsigned max)
     return true;
 }
 
-/* Both, once the guest has been stopped: whatever is owed */
+/* Both workers, once the guest has been stopped: all owed pages */
 bool tlm_pick_rest(TlmEngine *e, TlmBatch *batch, unsigned max)
 {
     if (!e->rest || !sweep(e, TLM_TAKE_ALL, batch, max)) {

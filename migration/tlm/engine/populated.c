@@ -1,5 +1,5 @@
 /*
- * TLM: which pages of guest RAM were never populated
+ * TLM: finds pages of guest RAM that were never populated
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,10 +11,10 @@
 
 #define TMPFS_SUPER_MAGIC 0x01021994    /* linux/magic.h */
 
-/* Reading a hole of shared memory: it stays in the CPU's caches */
+/* Size of reads from holes of shared memory: fits in the CPU's caches */
 #define READ_BYTES ((size_t)(64 * KiB))
 
-/* Joins what is adjacent, so that @found is called once for it */
+/* Joins adjacent ranges, so that @found is called once for them */
 typedef struct Run {
     TlmZeroRun *found;
     void *opaque;
@@ -74,7 +74,7 @@ static bool is_tmpfs(int fd)
     struct stat st;
     struct statfs fs;
 
-    /* A device node has the magic number of the tmpfs that it lies in */
+    /* A device node has the magic number of the tmpfs around it */
     return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
            RETRY_ON_EINTR(fstatfs(fd, &fs)) == 0 &&
            fs.f_type == TMPFS_SUPER_MAGIC;
@@ -86,9 +86,9 @@ static bool is_zero(const uint8_t *mem, size_t len)
 }
 
 /*
- * What of [@at, @end) is read as zero.  Unlike lseek(), pread() waits for
- * the lock of each page that it finds, so that a page is seen as it is
- * while it is moved, collapsed, split or swapped.
+ * Reports the part of [@at, @end) that reads as zero.  Unlike lseek(), pread()
+ * waits for the lock of each page that it finds.  So it sees the content of a
+ * page that is moved, collapsed, split or swapped.
  */
 static bool read_hole(int fd, size_t page, uint64_t at, uint64_t end, Run *run)
 {
@@ -115,8 +115,8 @@ static bool read_hole(int fd, size_t page, uint64_t at, uint64_t end, Run *run)
 }
 
 /*
- * lseek() says where to look, and no more: to it a page that is moved or
- * collapsed at this moment is a hole as well.
+ * lseek() only says where to look: it also calls a page a hole that is moved
+ * or collapsed at this moment.
  */
 static bool read_holes(int fd, size_t page, int64_t at, int64_t end, Run *run)
 {
@@ -138,7 +138,7 @@ static bool read_holes(int fd, size_t page, int64_t at, int64_t end, Run *run)
         if (hole < data) {
             return false;
         }
-        /* Has become one since: on, or it may be so for ever */
+        /* It has become a hole since: go on, or this may never end */
         at = MAX(hole, data + (int64_t)page);
     }
     return true;

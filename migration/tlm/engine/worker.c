@@ -3,8 +3,8 @@
  *
  * A worker takes batches of pages from the ledger and hands them to its own
  * group of lanes, from the start of an epoch until there is no more work or
- * the epoch is over.  Each has its own kind of work; when that runs out it
- * helps the other, so that no lane idles while there is something to send.
+ * the epoch is over.  Each worker has its own kind of work.  When that runs
+ * out it helps the other, so no lane idles while there is a page to send.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -140,7 +140,7 @@ void tlm_workers_start(TlmEngine *e)
     }
 }
 
-/* No epoch is running, so that the workers do not block */
+/* No epoch is running, so the workers do not block */
 void tlm_workers_stop(TlmEngine *e)
 {
     WITH_QEMU_LOCK_GUARD(&e->lock) {
