@@ -191,7 +191,7 @@ int64_t tlm_engine_sync_ns(const TlmEngine *e);
 
 /* Ends the epoch soon, so that the coordinator comes.  Any thread, no locks. */
 void tlm_engine_interrupt(TlmEngine *e);
-/* The coordinator has come: takes back the interrupt.  Coordinator. */
+/* Takes the interrupt back.  Coordinator, when it has come. */
 void tlm_engine_heed(TlmEngine *e);
 /* Any thread, no locks.  The epoch ends, and all later ones. */
 void tlm_engine_cancel(TlmEngine *e);

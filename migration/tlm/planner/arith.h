@@ -23,7 +23,7 @@
  */
 #define FOREVER         1e15
 
-/* What a conversion to an integer cuts off: times are rounded to nearest */
+/* Added before a conversion to an integer, to round times to the nearest */
 #define ROUNDING        0.5
 
 static inline double sane(double x, double low, double high)

@@ -1,11 +1,12 @@
 /*
  * TLM planner: what the time bound calls for
  *
- * Stopping now takes until clock + stop.  Each epoch that is spent live
- * moves this end by the part of it that was not useful.
+ * A migration that stops the guest now ends at clock + stop.  Each epoch that
+ * is spent live moves this end by the part of the epoch that was not useful.
  *
- * A cap that binds hides what the link carries in stage 3.  What only the
- * cap makes late is not out of reach, and no reason to stop early.
+ * A cap that binds hides what the link carries in the stop stage.  A bound
+ * that only the cap makes late is not out of reach, and is no reason to stop
+ * early.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -17,68 +18,68 @@
 #include "forecast.h"
 
 /*
- * Differences to the bound that are put down to noise: a part of it, and s.
- * With none, what is put off by a hair would be called out of reach; three
- * times the share, and a little waste in each epoch adds up to an overrun
+ * Differences to the bound that are taken for noise: a part of it, and s.
+ * With none, a bound that is late by a hair would be called out of reach.  With
+ * three times the share, a little waste in each epoch adds up to an overrun
  * (cancel-drift).
  */
 #define NOISE_SHARE       0.01
 #define NOISE             0.02
 
 /*
- * What seems to be out of reach for this part of the time that is left, or
- * for PATIENCE_MAX s, is given up.  While the bound is far, another look
- * costs next to nothing; and one slow second is no slow link: a third of
- * either gives up after a slow start (tlm-sim --selftest).  More would be late
- * in giving up what really is out of reach (bound-unreachable).  To cancel has
- * PATIENCE_CANCEL s at least: the guest is not stopped meanwhile.
+ * A bound that seems out of reach for this part of the time that is left, or
+ * for PATIENCE_MAX s, is given up.  While the bound is far, another look costs
+ * next to nothing, and one slow second is no slow link: a third of either
+ * gives up after a slow start (tlm-sim --selftest).  With more, a bound that
+ * really is out of reach is given up late (bound-unreachable).  A cancel takes
+ * PATIENCE_CANCEL s at least, as the guest is not stopped meanwhile.
  */
 #define PATIENCE_SHARE    0.1
 #define PATIENCE_MAX      5.0
 #define PATIENCE_CANCEL   0.5
-/* In a row must so many samples say so: one may be noise, and is */
+/* So many samples in a row must say so: one alone may be noise */
 #define DOUBT_SAMPLES     2
 /*
- * Before the link can be trusted, only what is late by this part of the
- * bound is late for sure: the first samples are off by up to that.
+ * Before the link can be trusted, only an end that is late by this part of the
+ * bound is late for sure: the first samples are off by up to so much.
  */
 #define FAR_SHARE         0.25
 
 /*
- * A smaller part of the link that goes to waste is not worth a stop: staying
- * live costs next to nothing then, however tight the bound.
+ * If a smaller part of the link goes to waste, a stop is not worth it: staying
+ * live costs next to nothing, however tight the bound.
  */
 #define LOSS_MIN          0.05
 /*
- * Unless it adds up to this part of the bound, which is what tlm-sim allows
- * a bound within reach to be overrun by.
+ * Unless the waste adds up to this part of the bound.  tlm-sim allows a bound
+ * within reach to be overrun by so much.
  */
 #define LOSS_SHARE_MAX    0.03
 /* s that the last epoch may end late: a thread finishes its batch */
 #define LAST_EPOCH_LATE   0.005
 /*
  * With less of an epoch wasted, waiting for the end of the pass costs the
- * bound nothing: too early to throttle for it.
+ * bound nothing, and it is too early to throttle for it.
  */
 #define WASTE_MIN         0.05
 
 /*
- * No stop for the bound before so much of the link has been seen as patience
- * says, as long as that overruns it by this part at most.  With a third of
- * it a guest is stopped for a slow start (tlm-sim --selftest).
+ * The guest is not stopped for the bound before the link has been seen for as
+ * long as patience says, if this overruns the bound by at most this part.
+ * With a third of it a guest is stopped for a slow start (tlm-sim --selftest).
  */
 #define DOUBT_SHARE       0.005
 /*
- * To cancel is sure only when the bound has passed, if a cap has hidden what
- * the link carries: the guest is stopped if the bound may be missed by this
- * part, and not if by more, as it would be stopped in vain.
+ * If a cap hides what the link carries, a cancel is sure only when the bound
+ * has passed.  The guest is stopped if the stop may miss the bound by this part
+ * at most.  If by more, it would be stopped in vain.
  */
 #define DOUBT_CANCEL      0.1
 /*
- * What the stop takes is not known: do not stop in the first half, at least.
+ * If it is not known how long the stop takes, do not stop in the first half.
  * The cap may be lifted until then, as OpenStack Nova does after seconds.
- * Earlier, and the guest is stopped before that; later, and the bound is
- * overrun, as too little of it is left (both: tlm-sim --selftest).
+ * Earlier, the guest is stopped before that.  Later, too little of the bound is
+ * left, and it is overrun (both: tlm-sim --selftest).
  */
 #define HOPE_SHARE        0.5
 
@@ -87,7 +88,7 @@ typedef struct {
     double noise;
     double left;                /* until the bound */
     double slack;               /* the same, less the stop as guessed */
-    double patience;            /* with what seems to be out of reach */
+    double patience;            /* of a bound that seems out of reach */
     double loss;                /* share of an epoch that is not useful */
     bool lost;                  /* whatever the link carries */
 } Reckoning;
@@ -131,7 +132,7 @@ static void reckon(const TlmPlanView *v, Reckoning *r)
     r->patience = n->told ? 0 : MIN(r->patience, PATIENCE_MAX);
 }
 
-/* Enough samples say that it is out of reach, or one says so very clearly */
+/* Do enough samples say that it is out of reach, or one very clearly? */
 static bool evident(const TlmBoundDoubt *b, const TlmPlanView *v,
                     const Reckoning *r)
 {
@@ -143,7 +144,7 @@ static bool evident(const TlmBoundDoubt *b, const TlmPlanView *v,
            r->slack < -r->noise - v->now.bound * FAR_SHARE;
 }
 
-/* It would be missed by so little that patience is what would lose it */
+/* Would it be missed by so little that patience would lose it? */
 static bool nearly_kept(const TlmPlanView *v, const Reckoning *r)
 {
     double bound = v->now.bound;
@@ -205,8 +206,8 @@ static Belief believe(TlmBoundDoubt *b, const TlmPlanView *v,
 }
 
 /*
- * The last moment to stop: what is lost in an epoch may be little, but there
- * may be many to come.
+ * Is this the last moment to stop?  An epoch may lose little, but many epochs
+ * may be to come.
  */
 static bool must_stop(const TlmPlanView *v, const Reckoning *r, double epoch)
 {
@@ -219,7 +220,7 @@ static bool must_stop(const TlmPlanView *v, const Reckoning *r, double epoch)
             r->loss > LOSS_MIN) || drift > allowed;
 }
 
-/* The last moment to throttle and keep bound and downtime limit */
+/* Is this the last moment to throttle and keep bound and downtime limit? */
 static bool must_throttle(const TlmPlanView *v, const Reckoning *r,
                           double epoch)
 {
@@ -229,7 +230,7 @@ static bool must_throttle(const TlmPlanView *v, const Reckoning *r,
     double waste = epoch * (1 - MIN(v->guest.yield, 1));
 
     if (tlm_view_blind(v) && end > n->bound + r->noise) {
-        return false;           /* it cannot be known to be of any use */
+        return false;           /* nobody can know if it is of any use */
     }
     return end + r->noise + 2 * waste > n->bound &&
            waste > WASTE_MIN * epoch && n->unsent + n->dirty > v->fit;
@@ -271,7 +272,7 @@ TlmBoundCall tlm_bound_call(TlmBoundDoubt *b, const TlmPlanView *v,
     }
     reckon(v, &r);
     if (r.left < -r.noise) {
-        /* It has passed: whatever is known of the link, that is sure */
+        /* It has passed: this is sure, whatever the link carries */
         *reachable = false;
         if (v->now.cancel) {
             return TLM_BOUND_PASSED;
@@ -282,7 +283,7 @@ TlmBoundCall tlm_bound_call(TlmBoundDoubt *b, const TlmPlanView *v,
         return TLM_BOUND_NO_SAY;
     case DOUBTFUL:
         *epoch = tlm_plan_epoch_shorten(&v->now, *epoch, EPOCH_MIN);
-        /* nor is the guest stopped for what seems to be of no use */
+        /* nor is the guest stopped if the stop seems to be of no use */
         return v->now.cancel ? TLM_BOUND_DOUBTED : TLM_BOUND_NO_SAY;
     case HOPELESS:
         *reachable = false;

@@ -27,7 +27,7 @@ typedef enum {
 
 /*
  * What does the bound, if any, call for?  @full_speed: the guest is not
- * throttled yet.  @epoch: length of the next one, which may become shorter.
+ * throttled yet.  @epoch: length of the next epoch, which may become shorter.
  * @reachable becomes false if the bound is out of reach.
  */
 TlmBoundCall tlm_bound_call(TlmBoundDoubt *b, const TlmPlanView *v,
@@ -36,7 +36,7 @@ TlmBoundCall tlm_bound_call(TlmBoundDoubt *b, const TlmPlanView *v,
 /* The link is another one */
 void tlm_bound_forget(TlmBoundDoubt *b);
 
-/* The latest end that keeps @bound: a later one is not put down to noise */
+/* The latest end that keeps @bound: a later one is more than noise */
 double tlm_bound_latest_end(double bound);
 
 #endif

@@ -9,26 +9,26 @@
 #include "epoch-length.h"
 
 /*
- * s; the planner looks at bound, link and user between epochs only, so a
- * longer one answers late (epoch-length).  It may be longer where a sync alone
- * takes over a tenth of that: syncs must not eat the live stage.  With a third
- * of EPOCH_MAX_SYNC, 24 TiB take too long (tlm-sim --selftest).
+ * s; the planner looks at bound, link and user only between epochs, so after a
+ * longer epoch it answers late (epoch-length).  It may be longer if a sync
+ * alone takes over a tenth of this: syncs must not eat the live stage.  With a
+ * third of EPOCH_MAX_SYNC, 24 TiB take too long (tlm-sim --selftest).
  */
 #define EPOCH_MAX       1.0
 #define EPOCH_MAX_SYNC  5.0
-/* s; never longer, whatever is asked for (epoch-length): a stop waits for it */
+/* s; never longer, also with tlm-epoch (epoch-length): a stop waits for it */
 #define EPOCH_CEILING   10.0
 /*
- * An epoch is so many dirty log syncs, which take a tenth of the time; a third
- * of it fails 24 TiB as well.  And so many times that while mtx works, when
- * nothing waits for its end.
+ * An epoch lasts so many syncs of the dirty log, so that syncs take a tenth of
+ * the time; a third of it fails 24 TiB as well.  It lasts so many times longer
+ * while mtx works and nothing waits for its end.
  */
 #define EPOCH_SYNCS     10.0
 #define EPOCH_PASS      3.0
 
 /*
- * A small multiple of what a sync costs; a larger one while mtx works,
- * when nothing waits for the end of an epoch.
+ * A small multiple of the cost of a sync, or a larger one while mtx works and
+ * nothing waits for the end of an epoch
  */
 double tlm_plan_epoch_length(const TlmPlanNow *n, bool in_pass)
 {

@@ -10,10 +10,10 @@
 #include "now.h"
 
 /*
- * s; adaptive epochs are as long at least, before the end is near.  Shorter
+ * s; adaptive epochs last at least so long before the end is near.  Shorter
  * ones measure the buffers, not the link.  With three times as much, the
- * planner answers too late (bound-changes), and the guest's working set is
- * seen best by epochs well below the window in which pages stay hot.
+ * planner answers too late (bound-changes).  Epochs well below the window in
+ * which pages stay hot show the guest's working set best.
  */
 #define EPOCH_MIN       0.1
 
@@ -21,8 +21,8 @@
 double tlm_plan_epoch_length(const TlmPlanNow *n, bool in_pass);
 
 /*
- * @epoch, or less: let it end in @when s, where what it waits for is
- * expected.
+ * @epoch, or less: let the epoch end in @when s, when the event that it waits
+ * for is expected.
  */
 double tlm_plan_epoch_shorten(const TlmPlanNow *n, double epoch, double when);
 

@@ -1,5 +1,5 @@
 /*
- * TLM planner: predict a migration that has not begun
+ * TLM planner: predicts a migration that has not begun
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,12 +11,12 @@
 #include "predict.h"
 
 /*
- * So many times the working set was written within the window: a hot set,
- * written again and again.  Less, and nothing shows where it ends.
+ * If the guest wrote its working set so many times within the window, it is a
+ * hot set, written again and again.  With less, nothing shows where it ends.
  */
 #define REWRITTEN       1.5
 
-/* What the guest does, from what was seen of it in a window */
+/* Learns what the guest does from the measurement in a window */
 static void suppose(TlmGuest *g, const TlmPlanEstimate *e, TlmPlanNow *n)
 {
     double window = e->window_ms / MS_PER_S;

@@ -1,5 +1,5 @@
 /*
- * TLM planner: what the rest of the live stage would take
+ * TLM planner: how long the rest of the live stage would take
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -8,11 +8,11 @@
 #include "arith.h"
 #include "forecast.h"
 
-/* The pass is run forward in so many steps: more predict nothing better */
+/* Steps to run the pass forward: more do not predict better */
 #define STEPS           64
 /*
- * So many times as many at most, as pages become dirty again.  With once,
- * downtimes are predicted half as well (tlm-sim --selftest).
+ * So many times as many steps at most, as pages become dirty again.  With
+ * once, downtimes are predicted half as well (tlm-sim --selftest).
  */
 #define STEPS_FACTOR    4
 /* s; no step is shorter: the end of the pass is not resolved any further */
@@ -21,20 +21,19 @@
 #define UNSENT_NONE     0.000001
 
 /*
- * Less of the link is useful than YIELD_MIN, and it may be better to
- * throttle before mtx is done: as soon as FUTILE_WASTE of the time that this
- * would take has been wasted.  A higher yield pays for going on, until the
- * bound is near (throttle-for-bound).  Without the waste a burst of a second
- * slowed the guest for the rest of a pass of an hour (burst-in-pass); with
- * more of it a guest that writes all over RAM loses what it could have saved
- * (futile-pass).
+ * If less of the link is useful than YIELD_MIN, it may be better to throttle
+ * before mtx is done, as soon as FUTILE_WASTE of the throttled time has been
+ * wasted.  With a higher yield going on pays until the bound is near
+ * (throttle-for-bound).  Without FUTILE_WASTE a burst of a second slowed the
+ * guest for the rest of a pass of an hour (burst-in-pass).  With more of it a
+ * guest that writes all over RAM loses what it could have saved (futile-pass).
  */
 #define YIELD_MIN       0.35
 #define FUTILE_WASTE    0.1
 
 /*
- * converge=none: the pass must not end with pages that could have been
- * sent.  Is it time for dtx to send the @settled ones, at @rate?
+ * With converge=none the pass must not end with pages that could have been
+ * sent.  Is it time for dtx to send the @settled pages, at @rate?
  */
 static bool last_sweep_due(const TlmPlanView *v, double pass_left,
                            double settled, double rate)
@@ -63,9 +62,9 @@ static double stay_hot(const TlmPlanView *v, double dirty, double hot)
 }
 
 /*
- * Clean and unsent pages are hit at the rate that has been measured, those
- * hit not long ago are held back, dtx has half of the link while it has
- * others.
+ * The guest writes to clean and unsent pages at the measured rate.  Pages that
+ * it wrote to a moment ago are held back.  While dtx has other pages, it has
+ * half of the link.
  */
 void tlm_forecast_pass(TlmPlanView *v)
 {
@@ -140,8 +139,8 @@ double tlm_forecast_full_speed(const TlmPlanView *v, double epoch, double left,
         t = ratio(left - fit, rate - refill);
     }
     /*
-     * Pages that are hot only because the last epochs came across them
-     * may as well be sent: few of them are written to again at once.
+     * Some pages are hot only because the last epochs came across them.
+     * They may as well be sent: few of them are written to again at once.
      */
     refill = ratio(v->guest.hot_set, epoch) + v->guest.cold_rate;
     if (refill * epoch <= fit && refill < rate) {
@@ -160,10 +159,10 @@ bool tlm_forecast_full_speed_pays(double full, double slow, double epoch)
 }
 
 /*
- * That nearly all has to be sent again may last, or be a burst.  Throttled,
- * the guest stands nearly still for all of what is left, so wait until a
- * part of that has been lost: a burst of a guest whose working set is small
- * never gets there, as pages that are dirty already cannot be wasted again.
+ * If nearly all pages have to be sent again, this may last, or be a burst.  A
+ * throttled guest stands nearly still until the end, so wait until a part of
+ * that time has been wasted.  A burst of a guest with a small working set never
+ * wastes so much, as pages that are dirty already cannot be wasted again.
  */
 bool tlm_forecast_futile(const TlmPlanView *v, double epoch)
 {

@@ -1,5 +1,5 @@
 /*
- * TLM planner: what the rest of the live stage would take
+ * TLM planner: how long the rest of the live stage would take
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,15 +11,15 @@
 
 /*
  * Part of what the link carries that a throttled guest may dirty again.
- * Less stops the guest more than needed; more makes the throttled time,
- * in which it does next to nothing, longer by as much.
+ * Less stops the guest more than needed.  More makes the throttled time, in
+ * which the guest does next to nothing, longer by as much.
  */
 #define THROTTLE_SHARE      0.05
 
 /*
- * Full speed may take so many times as long as throttling before it loses.
- * With once, a guest that would converge by itself is slowed (tlm-sim
- * --selftest); with many times, the user waits for what throttling is for.
+ * Full speed may take so many times as long as throttling.  With once, a guest
+ * that would converge by itself is slowed (tlm-sim --selftest).  With many
+ * times, the user waits although throttling would help.
  */
 #define FULL_SPEED_PATIENCE 2.5
 
@@ -27,8 +27,8 @@
 void tlm_forecast_pass(TlmPlanView *v);
 
 /*
- * While mtx works: should dtx send settled pages?  Over a long pass even
- * they are written to again, so limit what that may cost.
+ * While mtx works: should dtx send settled pages?  Over a long pass the guest
+ * writes even to them again, so this limits what they may cost.
  */
 bool tlm_forecast_dtx_pays(const TlmPlanView *v);
 
@@ -41,7 +41,7 @@ double tlm_forecast_throttled(const TlmPlanView *v, double share,
 
 /*
  * s until @left fits, at full speed; FOREVER if it never will.  @hot is the
- * part that dtx holds back; @send_hot: it had better not.
+ * part that dtx holds back; @send_hot: it is better to send them.
  */
 double tlm_forecast_full_speed(const TlmPlanView *v, double epoch, double left,
                                double hot, double refill, bool *send_hot);
@@ -50,9 +50,9 @@ double tlm_forecast_full_speed(const TlmPlanView *v, double epoch, double left,
 bool tlm_forecast_full_speed_pays(double full, double slow, double epoch);
 
 /*
- * While mtx works: has it become pointless to let the guest run at full
- * speed, since nearly all that is sent has to be sent again, and the guest
- * has to be throttled in the end anyway?
+ * While mtx works: is it pointless to let the guest run at full speed, because
+ * nearly all sent pages have to be sent again, and the guest has to be
+ * throttled in the end anyway?
  */
 bool tlm_forecast_futile(const TlmPlanView *v, double epoch);
 

@@ -9,9 +9,9 @@
 #include "guest.h"
 
 /*
- * s that averages look back.  What is owed again decides on the last epochs,
- * so it looks back over three; the yield is to survive one bad epoch; where
- * the guest writes cannot be known faster than a page ages (0.5 to 1 s).
+ * s that averages look back.  Bytes owed again decide on the last epochs, so
+ * their average looks back over three.  The yield must survive one bad epoch.
+ * Where the guest writes cannot be known faster than a page ages (0.5 to 1 s).
  */
 #define REDIRTY_TAU     0.3
 #define YIELD_TAU       0.5
@@ -19,22 +19,22 @@
 #define BIAS_TAU        1.0
 
 /*
- * Hit fewer times than this within the window: an evenly written working
- * set.  At more, nine pages in ten of the set are hit, and how many were
- * left out is noise: then it is a hot set.
+ * Pages hit fewer times than this within the window are an evenly written
+ * working set.  With more hits, nine pages in ten of the set are hit, and the
+ * number of the others is noise: then it is a hot set.
  */
 #define HOT_HITS        2.5
 
 /*
- * The highest dirty rate fades by so much an epoch, to half in 34.  A faster
- * one would let the first pulse be too long after a quiet second; a slower
- * one would hold a burst at the start against the guest.
+ * The highest dirty rate fades by so much an epoch, to half in 34.  If it faded
+ * faster, the first pulse would be too long after a quiet second.  If it faded
+ * more slowly, a burst at the start would count against the guest.
  */
 #define RATE_MOST_KEEP  0.98
 /* s; epochs that are shorter say nothing of where the guest writes */
 #define LOCALITY_EPOCH_MIN (EPOCH_FLOOR / 2)
 /*
- * The window must be longer than the epoch by as much: rates are divided by
+ * The window must be so many times as long as the epoch: rates are divided by
  * the difference, which may be nothing (nonsense).
  */
 #define WINDOW_EPOCHS   1.5
@@ -59,17 +59,17 @@
 #define BIAS_CLEAN_PART 20
 
 /*
- * While mtx works, the part of the link that may go into pages which are
- * dirtied again; and as much at once, in seconds.  Without a limit dtx used
- * half of the link for a working set of 1 TiB, and the pass took twice as
- * long.  Three times either, and a cap of 20 MiB/s is stopped early (tlm-sim
- * --selftest); with none dtx would rest in every pass.
+ * While mtx works, the part of the link that may go into pages that become
+ * dirty again, and how much of it at once, in seconds.  Without a limit dtx
+ * used half of the link for a working set of 1 TiB, and the pass took twice as
+ * long.  With three times either, a guest under a cap of 20 MiB/s is stopped
+ * early (tlm-sim --selftest); with none dtx would rest in every pass.
  */
 #define WASTE_SHARE     0.05
 #define WASTE_CREDIT    0.3
 
 /*
- * Epochs of which the worst yield counts: a guest that writes in bursts has
+ * The worst yield of so many epochs counts: a guest that writes in bursts has
  * a good epoch between two bad ones.
  */
 #define YIELDS          3
@@ -194,10 +194,10 @@ static void learn_bias(TlmGuest *g, const TlmPlanNow *n)
 }
 
 /*
- * What the last epoch wrote and what was written in a longer time: how
- * much more is the latter?  Little: a hot set, written again and again,
- * and cold pages beside it.  Nearly as much more as the time is longer:
- * evenly spread writes, and the ratio says over how much RAM.
+ * Compare the pages written in the last epoch with those written in a longer
+ * time.  If these are little more, there is a hot set, written again and again,
+ * and cold pages beside it.  If they are more in proportion to the time, writes
+ * are spread evenly, and the ratio says over how much RAM.
  */
 static void learn_locality(TlmGuest *g, const TlmPlanNow *n)
 {
@@ -230,7 +230,7 @@ static void learn_locality(TlmGuest *g, const TlmPlanNow *n)
     learn_bias(g, n);
 }
 
-/* What of the link's time went into pages that are owed again, or idle? */
+/* Which part of the link's time was idle, or went into pages owed again? */
 static void learn_yield(TlmGuest *g, const TlmPlanNow *n,
                         const TlmLinkView *link)
 {

@@ -41,17 +41,17 @@ void tlm_guest_learn(TlmGuest *g, const TlmPlanNow *n, const TlmLinkView *link,
 void tlm_guest_suppose(TlmGuest *g, double dirty_rate, double hot_set,
                        double cold_rate);
 
-/* It has been throttled: until it is measured, so much is owed again */
+/* It has been throttled: until measured, assume so much owed again */
 void tlm_guest_expect(TlmGuest *g, double redirty);
 
-/* The link is another one: what was wasted on the old one tells nothing */
+/* The link has changed: what was wasted on the old one tells nothing */
 void tlm_guest_forget_waste(TlmGuest *g);
 
 void tlm_guest_view(const TlmGuest *g, TlmGuestView *v);
 
 /*
- * Bytes per second that become dirty out of @clean and @unsent ones, per
- * byte of them.
+ * Bytes of @clean and @unsent pages that become dirty per second, per byte of
+ * these pages
  */
 double tlm_guest_hit_rate(const TlmGuestView *v, double total, double clean,
                           double unsent, double dirty);

@@ -9,48 +9,50 @@
 #include "link.h"
 
 /*
- * s, how far back the average bandwidth looks.  Less, and the noise of a few
- * epochs moves the deadline; more, and a link that has become slower without
+ * s that the average bandwidth looks back.  With less, the noise of a few
+ * epochs moves the deadline.  With more, a link that has become slower without
  * a jump is noticed too late.
  */
 #define BW_TAU          1.0
 /* s; the same, to see it drop: less than an epoch, so that the last counts */
 #define BW_RECENT_TAU   0.05
-/* Above the recent average by more, and it has dropped; 3 % are noise */
+/* If above the recent average by more, it has dropped; 3 % are noise */
 #define BW_RECENT_SLACK 1.1
 /*
- * Less data than this says nothing of the link: zero pages held it up.  With
- * three quarters asked for, a crawl of 1 MiB/s is never measured (tlm-sim
+ * An epoch with less data says nothing of the link: zero pages held it up.
+ * With three quarters, a crawl of 1 MiB/s is never measured (tlm-sim
  * --selftest).
  */
 #define BW_DATA_SHARE   0.25
-/* Nor does a link that was mostly idle: what it sent was in buffers */
+/* Nor does a link that was mostly idle: its bytes were in buffers */
 #define BW_BUSY_SHARE   0.2
 /*
- * So far off the average: start it anew.  Less is within what cross traffic
- * does; half of the bandwidth gone must be seen at once (bandwidth-drops).
+ * An epoch so far off the average starts it anew.  Cross traffic does less;
+ * the loss of half of the bandwidth must be seen at once (bandwidth-drops).
  */
 #define BW_OFF_SHARE    0.25
 /* In a row: one slow epoch is no slow link; six are late (bandwidth-drops) */
 #define BW_OFF_EPOCHS   2
 
 /*
- * Samples until it can be relied on.  The first sees buffers fill up, so the
- * second starts anew; the third is the first that another one confirms.
- * Nine overrun by more what is out of reach (tlm-sim --selftest).
+ * Samples until the bandwidth can be relied on.  The first sees buffers fill
+ * up, so the second starts anew.  The third is the first that another one
+ * confirms.  With nine, bounds out of reach are overrun by more (tlm-sim
+ * --selftest).
  */
 #define BW_TRUSTED      3
 
 /*
  * s; a link that was silent for longer may be dead.  Two epochs may pass
- * while the peer is busy.  A guest that is stopped into a dead link waits
- * for it, so more than that is not given.
+ * while the peer is busy.  More is not allowed, as a guest that is stopped
+ * into a dead link waits for it.
  */
 #define SILENCE_MIN     0.25
 
 /*
- * Held back by the cap for a smaller part of an epoch: the link was full.
- * The pacer's rounding holds up a link that is as fast as the cap by less.
+ * If the cap held senders back for a smaller part of an epoch, the link was
+ * full.  The pacer's rounding holds up a link that is as fast as the cap by
+ * less.
  */
 #define HELD_SHARE      0.05
 /*
@@ -66,44 +68,44 @@
  */
 #define BURSTS          5
 /*
- * What arrives in a burst may only have filled the peer's buffers: in
- * stage 3 count on so many times the cap at most.  With once, migrations
- * are cancelled that can keep their bound (tlm-sim --selftest).
+ * A burst may only have filled the peer's buffers, so count on so many times
+ * the cap at most in the stop stage.  With once, migrations are cancelled that
+ * can keep their bound (tlm-sim --selftest).
  */
 #define BURST_TRUST     4
 /* Aim below it: it is an estimate, and bounds are kept by it */
 #define BURST_AIM       0.95
 /*
  * A burst lasts milliseconds: a window that has not opened, or a busy host,
- * may hide as much again of what the link carries.  Less, and a migration is
- * cancelled that would have kept its bound (cap-known); more, and one that
- * cannot is cancelled too late (cap/sure).
+ * may hide as much again of what the link carries.  With less, a migration is
+ * cancelled that would have kept its bound (cap-known).  With more, one that
+ * cannot keep it is cancelled too late (cap/sure).
  */
 #define BURST_DOUBT     2
 
 /*
- * While nothing but a cap on the live stage is known of the link, it is
- * taken to carry so many times as much: whoever sets a cap leaves as much
- * to others.  With once, each cap would stop the guest early; with six times,
- * a link that carries three times the cap is stopped too late (both:
+ * While only a cap on the live stage is known of the link, the link is taken
+ * to carry so many times as much: a user who sets a cap leaves as much to
+ * others.  With once, each cap would stop the guest early.  With six times, a
+ * guest is stopped too late if the link carries three times the cap (both:
  * tlm-sim --selftest).
  */
 #define CAP_HIDES       2
 
 /*
- * Wire bytes that a byte of a page with data may become.  Headers make it
- * more by 1 %, so more than WIRE_MAX is what had been queued before; less
- * than WIRE_MIN no compression does to real data.
+ * Wire bytes that a byte of a page with data may become.  Headers add 1 %, so
+ * more than WIRE_MAX includes bytes that had been queued before.  No
+ * compression of real data gives less than WIRE_MIN.
  */
 #define WIRE_MIN        0.01
 #define WIRE_MAX        1.25
 /*
- * The average of it looks back over one part in so many of RAM: less is one
+ * Its average looks back over one part in so many of RAM: less is one
  * program's data, and more would not notice that the data have changed.
  */
 #define WIRE_DATA_PART  50
 
-/* With fewer zero pages than this the time went into data (mixed-pages) */
+/* With a smaller part of zero pages the time went into data (mixed-pages) */
 #define SCAN_ZERO_SHARE 0.5
 /* Zero pages have taken one part in so many of the time, at least */
 #define SCAN_BUSY_PART  10
@@ -151,8 +153,8 @@ void tlm_link_free(TlmLink *l)
 }
 
 /*
- * What was learned under a cap does not hold without it, or with a higher
- * one.
+ * Forget what was learned under a cap: it does not hold without the cap, or
+ * with a higher one.
  */
 static bool cap_raised(TlmLink *l, double cap)
 {
@@ -177,9 +179,9 @@ static int by_rate(const void *a, const void *b)
 }
 
 /*
- * The median: acknowledgements come in lumps, so that one burst in a few
- * seems to have been far faster than the link; and a busy host sends one in
- * a few far more slowly.
+ * The median of the last bursts.  Acknowledgements come in lumps, so one burst
+ * in a few seems far faster than the link.  A busy host sends one in a few far
+ * more slowly.
  */
 static void learn_burst(TlmLink *l, double burst)
 {
@@ -231,8 +233,8 @@ static void average(TlmLink *l, double bw, double dt)
     }
     if (l->off >= BW_OFF_EPOCHS || l->samples == 1) {
         /*
-         * The link has changed; or this is the second sample: the first
-         * has seen the buffers between here and there fill up.
+         * The link has changed.  Or this is the second sample, and the first
+         * has seen the buffers on the way fill up.
          */
         l->weight = 0;
         l->off = 0;
@@ -321,8 +323,8 @@ static double live_bandwidth(const TlmLink *l, const TlmPlanNow *n)
 }
 
 /*
- * The cap does not bind in stage 3.  What it lets through is the least that
- * the link carries; bursts tell more.
+ * The cap does not bind in the stop stage.  What it lets through is the least
+ * that the link carries; bursts tell more.
  */
 static double safe_bandwidth(const TlmLink *l, const TlmPlanNow *n)
 {
@@ -375,7 +377,7 @@ double tlm_link_unsent_cost(const TlmLinkView *v, double bw)
     double data = (1 - v->zero_share) * ratio(v->wire_per_byte, bw);
 
     if (!v->sampled && v->scan_rate > 0) {
-        /* next to nothing but zero pages so far: all went by at this rate */
+        /* hardly any page but zero pages so far: all went by at this rate */
         return 1 / v->scan_rate;
     }
     return data + (v->scan_rate > 0 ? v->zero_share / v->scan_rate : 0);

@@ -12,7 +12,7 @@
 /* What others see of it, as of this step; rates in wire bytes/s */
 typedef struct TlmLinkView {
     double live;                /* while the guest runs; 0: not known */
-    /* in stage 3, where no cap binds: */
+    /* in the stop stage, where no cap binds: */
     double safe;                /* what can be counted on */
     double guess;               /* what it probably carries */
     double most;                /* no one can say that it carries more */
@@ -37,9 +37,9 @@ TlmLink *tlm_link_new(void);
 void tlm_link_free(TlmLink *l);
 
 /*
- * Learn from a sample; @in_pass: mtx has sent some of it.  Returns true if
- * a cap that bound has just been raised or lifted: what was measured under
- * it is forgotten, and the sample with it, as it is a mixture.
+ * Learn from a sample; @in_pass: mtx has sent some of it.  Returns true if a
+ * binding cap has just been raised or lifted.  Then what was measured under the
+ * cap is forgotten, and so is the sample, which is a mixture.
  */
 bool tlm_link_learn(TlmLink *l, const TlmPlanNow *n, bool in_pass);
 

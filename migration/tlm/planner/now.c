@@ -9,31 +9,31 @@
 #include "now.h"
 
 /*
- * s; a longer epoch or sync is an error of a clock: ten seconds are the most
- * that the planner asks for (EPOCH_CEILING), and the slowest sync known takes
- * seconds.  An hour is beyond all that and keeps sums finite.
+ * s; a longer epoch or sync is an error of a clock.  The planner asks for ten
+ * seconds at most (EPOCH_CEILING), and the slowest known sync takes seconds.
+ * An hour is beyond both and keeps sums finite.
  */
 #define EPOCH_SANE      3600
-/* s; the same of one sync in the average, which is kept for the whole stop */
+/* s; the same for one sync in the average, which lasts for the whole stop */
 #define SYNC_SANE       60
 
 /*
- * Where zero pages are not counted: fewer wire bytes than this part of the
- * guest bytes, and the rest were zero pages.  More, and it may be the
- * headers' and compression's doing.
+ * If zero pages are not counted, and there are fewer wire bytes than this part
+ * of the guest bytes, the rest were zero pages.  If there are more, headers and
+ * compression may explain the difference.
  */
 #define ZERO_WIRE_SHARE 0.5
 
 /*
- * Idle for a smaller part than one in so many: the channels were writing
- * what had been queued before, so the link was busy.  More, and dtx or mtx
- * had nothing to send.
+ * If the threads were idle for a smaller part than one in so many, the channels
+ * were writing bytes queued before, and the link was busy.  If for more, dtx
+ * or mtx had nothing to send.
  */
 #define QUEUE_DRAIN_PART 6
 
 /*
- * A speed below this is none: a tenth of the slowest pulse is what measuring
- * a paused guest leaves over.  Rates at full speed are divided by it.
+ * A speed below this is 0: measuring a paused guest may give a tenth of the
+ * slowest pulse.  Rates at full speed are divided by the speed.
  */
 #define SPEED_NONE      (SPEED_MIN / 10)
 
@@ -44,7 +44,7 @@
 #define JUMP_EPOCHS     3
 #define JUMP_S          1
 
-/* So long a time has passed that no more need be counted; below FOREVER */
+/* A longer time need not be counted; below FOREVER */
 #define CLOCK_MAX       (FOREVER / 4)
 
 /* Syncs cost much the same: so many samples weigh as much as the newest */
@@ -112,7 +112,7 @@ static void take_bytes(TlmPlanClock *c, const TlmPlanSample *s, TlmPlanNow *n)
     c->zero_counted |= s->zero_bytes > 0;
     if (!c->zero_counted && !s->mtx_done &&
         n->sent < n->covered * ZERO_WIRE_SHARE) {
-        /* not counted: zero pages, or compression; the former is safer */
+        /* not counted: zero pages, or compression; zero pages are safer */
         n->zero = n->covered - n->sent;
     }
 }

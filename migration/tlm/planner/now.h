@@ -10,31 +10,31 @@
 #include "planner.h"
 
 /*
- * s; shorter epochs are not measured: what is sent in them sits in buffers.
- * Only the end of the pass makes one that short.  It must stay well below
+ * s; shorter epochs are not measured, as their bytes sit in buffers.  Only the
+ * end of the pass makes an epoch that short.  Must stay well below
  * EPOCH_FLOOR.
  */
 #define EPOCH_TELLS     0.001
 
 /*
  * s; no epoch is meant to be shorter: each costs a sync of the dirty log and
- * a multifd sync.  Longer, and the last one overshoots the moment at which
- * what is left fits (impossible-limit), or the deadline.
+ * a multifd sync.  With more, the last one overshoots the deadline, or the
+ * moment at which what is left fits (impossible-limit).
  */
 #define EPOCH_FLOOR     0.02
 
 /*
  * s; a page is hot if it was dirtied so short a time ago, unless the
- * coordinator says otherwise.  It ages pages every 0.5 s, so a page that it
- * calls hot is 0.5 to 1 s old.  What is more or less than that is taken for
- * other writes than it was.
+ * coordinator says otherwise.  It ages pages every 0.5 s, so the last write to
+ * a page that it calls hot is 0.5 to 1 s old.  With more or less than that,
+ * writes are taken for other writes than they were.
  */
 #define HOT_WINDOW      0.8
 
 /*
- * The slowest that a throttled guest runs.  Slower, and a pulse is shorter
- * than what a timer can tell; faster, and a large guest is paused that could
- * have run a little.
+ * The lowest speed of a throttled guest.  With less, a pulse is shorter than a
+ * timer can tell.  With more, a large guest is paused that could have run a
+ * little.
  */
 #define SPEED_MIN       0.002
 
@@ -44,7 +44,7 @@ typedef struct TlmPlanNow {
     double bound;               /* s; 0: none */
     double limit;               /* s of downtime */
     double cap;                 /* bytes/s in the live stage; 0: none */
-    double told;                /* bytes/s in stage 3; 0: not told */
+    double told;                /* bytes/s in stop stage; 0: not told */
     double fixed_epoch;         /* s; 0: adaptive */
     bool converge;              /* go on after the pass while it pays */
     bool cancel;                /* rather than overrun the bound */
@@ -76,14 +76,14 @@ typedef struct TlmPlanClock TlmPlanClock;
 TlmPlanClock *tlm_clock_new(void);
 void tlm_clock_free(TlmPlanClock *c);
 
-/* Fill @n; whatever is wrong in @s becomes harmless */
+/* Fill @n; wrong values in @s become harmless */
 void tlm_clock_take_in(TlmPlanClock *c, const TlmPlanParams *params,
                        const TlmPlanSample *s, TlmPlanNow *n);
 
-/* Fill @n before there is a sample: wishes only, and no time has passed */
+/* Fill @n before there is a sample: parameters only, no time has passed */
 void tlm_now_at_start(const TlmPlanParams *params, TlmPlanNow *n);
 
-/* Suppose that of @total bytes @hot ones are dirty, and none have been sent */
+/* Suppose that @hot of @total bytes are dirty, and none have been sent */
 void tlm_now_suppose(TlmPlanNow *n, double total, double hot, double device);
 
 #endif

@@ -20,7 +20,7 @@
  *                                    has given more time or bandwidth, if the
  *                                    bound was the reason
  *         DRAIN --> PASS     mtx has RAM to walk over again
- *  any of these --> CANCEL   the bound is lost, and is not to be overrun
+ *  any of these --> CANCEL   the bound is lost, and must not be overrun
  *               --> STOP     asked for, or the bound requires it
  *         DRAIN --> STOP     the pass is all that is wanted, or the rest fits
  *      THROTTLE --> STOP     the rest fits, or no more than is dirtied anyway
@@ -28,8 +28,8 @@
  *          STOP --> WAIT     the destination is not ready or the link is dead:
  *                            an epoch at full speed
  *
- * WAIT, STOP and CANCEL last for a step.  The next one, if there is one, goes
- * on from the state that they were reached from.
+ * WAIT, STOP and CANCEL last for one step.  The next step, if there is one,
+ * goes on from the state before.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -43,8 +43,8 @@
 #include "pulse.h"
 
 /*
- * Epochs without progress, slowed, before the guest is paused; and as many
- * before the end is forced.  A link that is slow for a second recovers; with
+ * Epochs without progress, slowed, before the guest is paused, and as many
+ * before the end is forced.  A link that is slow for a second recovers.  With
  * three times as many a limit that cannot be kept takes too long
  * (impossible-limit).
  */
@@ -52,16 +52,16 @@
 /* Progress is one part in so many of what could be sent in an epoch */
 #define PROGRESS_PART       10
 
-/* Epochs that DRAIN has beside its patience: the first ones only measure */
+/* Epochs of DRAIN beside its patience: the first ones only measure */
 #define DRAIN_EPOCHS        4
 /*
- * Settled pages first, if so much of what is sent does not come back: what
- * does come back is sent again, throttled.
+ * Settled pages go first if so much of what is sent does not become dirty
+ * again.  Pages that do are sent again when the guest is throttled.
  */
 #define SETTLED_STAY        0.8
 /*
- * s; the last epoch ends so much later than expected, as another one would
- * cost EPOCH_FLOOR
+ * s; the last epoch ends so much later than expected, because another epoch
+ * would cost EPOCH_FLOOR
  */
 #define END_MARGIN          (EPOCH_FLOOR / 4)
 
@@ -144,7 +144,7 @@ static bool say(Verdict *o, State to, TlmPlanReason reason)
 }
 
 /*
- * The rules.  Each returns true if it has decided.  It does not change the
+ * The rules.  A rule returns true if it has decided.  It does not change the
  * state, but says where to go, and why.
  */
 
@@ -210,7 +210,7 @@ static bool little_is_left(TlmPlan *p, const TlmPlanView *v, Verdict *o)
            say(o, STOP, TLM_PLAN_REASON_LESS_THAN_REDIRTIED);
 }
 
-/* Send what is left at full speed while that pays; else throttle */
+/* Send what is left at full speed while this pays; else throttle */
 static bool drain(TlmPlan *p, const TlmPlanView *v, Verdict *o)
 {
     const TlmPlanNow *n = &v->now;
@@ -237,8 +237,8 @@ static bool drain(TlmPlan *p, const TlmPlanView *v, Verdict *o)
         return say(o, DRAIN, TLM_PLAN_REASON_SHRINKS);
     }
     /*
-     * It will not fit by itself.  Settled pages cost the same now or
-     * later, so let the guest run while they flow.
+     * What is left will not fit at full speed.  Settled pages cost the same
+     * now or later, so let the guest run while they are sent.
      */
     if (settled > v->mean_rate * p->epoch / 2 &&
         v->mean_rate - v->guest.redirty > v->mean_rate * SETTLED_STAY) {
@@ -292,8 +292,8 @@ static Rule *const rules[LIVE_STATES][RULES_MAX] = {
 };
 
 /*
- * The user has changed his mind: the reason why the guest is slowed is
- * gone.  Whether there is another one, the rules will show.
+ * The user has changed a parameter, and the reason why the guest is slowed is
+ * gone.  The rules will find another one, if there is any.
  */
 static bool released(const TlmPlan *p, const TlmPlanView *v, bool cap_raised)
 {
@@ -302,7 +302,7 @@ static bool released(const TlmPlan *p, const TlmPlanView *v, bool cap_raised)
                                  v->now.bound_ms > p->slowed_for_ms));
 }
 
-/* What has happened since the last step, whatever the rules say */
+/* Takes in what has happened since the last step, before the rules */
 static void take_note(TlmPlan *p, const TlmPlanView *v, bool cap_raised)
 {
     if (cap_raised) {
@@ -345,7 +345,7 @@ static void start_throttling(TlmPlan *p, const TlmPlanView *v,
     end_epoch_in(p, v, EPOCH_MIN);
 }
 
-/* A stop has to wait for the destination, and for a link that is alive */
+/* A stop must wait for the destination, and for a link that is alive */
 static void check_stop(const TlmPlanView *v, Verdict *o)
 {
     if (!v->now.can_stop) {
@@ -395,7 +395,7 @@ static void fill(const TlmPlan *p, const TlmPlanView *v, const Verdict *o,
     d->reason = o->reason;
     d->bound_reachable = o->bound_reachable;
     d->send_hot = slowed(p->state) ? live || wait : live && o->send_hot;
-    /* There is no use in slowing a guest that has to wait for others */
+    /* Slowing the guest is of no use while it waits for the destination */
     d->guest_speed = (live || o->to == STOP) && !v->link.dead ? p->pulse.speed
                                                               : 1;
     d->epoch_ms = MAX(to_ms(p->epoch), 1);

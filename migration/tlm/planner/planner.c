@@ -13,13 +13,13 @@
 #include "predict.h"
 #include "pulse.h"
 
-/* Progress before the end: 1 would say that it has come */
+/* Progress before the end: 1 means that the end has come */
 #define PROGRESS_MAX    0.999
 
 /*
- * s of stage 3 that what was measured before weighs as much as.  Less, and
- * the first bytes, which fill buffers, would count as the link; more, and a
- * link that has changed would be believed too late (stop-eta).
+ * The bandwidth measured before weighs as much as so many s of the stop stage.
+ * With less, the first bytes, which fill buffers, would count as the link.
+ * With more, a change of the link would be believed too late (stop-eta).
  */
 #define STOP_PRIOR      0.25
 

@@ -6,8 +6,8 @@
  * simulator and the unit tests drive the same object code.
  *
  * The idea of a bounded total time is from Chanchio's time-bound,
- * thread-based live migration (TLM); throttling once, hard and late
- * instead of a slow ramp is ours.
+ * thread-based live migration (TLM).  Throttling once, hard and late
+ * instead of a slow ramp is new.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -29,7 +29,7 @@ typedef enum {
 
 typedef enum {
     TLM_PLAN_CONTINUE,        /* run another epoch */
-    TLM_PLAN_SWITCHOVER,      /* enter stage 3 now */
+    TLM_PLAN_SWITCHOVER,      /* enter the stop stage now */
     TLM_PLAN_CANCEL,          /* give up: the bound cannot be kept */
 } TlmPlanAction;
 
@@ -67,7 +67,7 @@ typedef struct TlmPlanParams {
     uint64_t time_bound_ms;      /* total = live + stop; 0: none */
     uint64_t downtime_limit_ms;  /* downtime goal of TLM_PLAN_CONVERGE_AUTO */
     uint64_t max_bandwidth;      /* bytes/s in the live stage; 0: no cap */
-    uint64_t switchover_bandwidth; /* bytes/s in stage 3; 0: not known */
+    uint64_t switchover_bandwidth; /* bytes/s in stop stage; 0: not known */
     uint64_t epoch_ms;           /* fixed epoch length; 0: adaptive */
     TlmPlanConverge converge;
     TlmPlanBoundAction bound_action;
@@ -128,19 +128,19 @@ void tlm_planner_free(TlmPlanner *p);
 
 /*
  * Take in @sample and decide.  Called by the coordinator between two
- * epochs, without locks.  Bad input (no time passed, zero bandwidth, a
- * clock that jumps) must give a safe decision, never a division by zero
- * and never a switchover into a dead link: while nothing has been sent
- * for longer than the link has ever needed, the action is CONTINUE.
+ * epochs, without locks.  Bad input (no time passed, zero bandwidth, a clock
+ * that jumps) gives a safe decision: no division by zero, and no switchover
+ * into a dead link.  While nothing has been sent for longer than the link has
+ * ever needed, the action is CONTINUE.
  */
 void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
                       const TlmPlanSample *sample, TlmPlanDecision *decision);
 
 /*
- * In stage 3, when there is nothing left to decide: milliseconds until all
- * has arrived, 0 while that is not known.  In @time (s) @arrived bytes have
- * been acknowledged, not only taken by the kernel; @left have not been, or
- * were not even sent.  @bandwidth: as measured before (bytes/s).
+ * In the stop stage, when nothing is left to decide: milliseconds until all
+ * bytes have arrived, 0 while that is not known.  In @time (s) the peer has
+ * acknowledged @arrived bytes; @left it has not, or they were not even sent.
+ * @bandwidth: as measured before (bytes/s).
  */
 uint64_t tlm_planner_stop_eta_ms(double bandwidth, double time,
                                  double arrived, double left);
@@ -155,7 +155,7 @@ typedef struct TlmPlanEstimate {
     uint64_t working_set_bytes;  /* dirtied within @window_ms */
     uint64_t window_ms;
     uint64_t dirty_rate;         /* bytes/s over the window */
-    uint64_t bandwidth;          /* bytes/s of the link in stage 3 */
+    uint64_t bandwidth;          /* bytes/s of link in stop stage */
     uint64_t device_bytes;
 } TlmPlanEstimate;
 

@@ -11,25 +11,25 @@
 #include "predict.h"
 
 /*
- * Part of an epoch of EPOCH_FLOOR that is sent beyond what had to be: half
- * of one on average, and END_MARGIN of plan.c.
+ * Part of an epoch of EPOCH_FLOOR that is sent beyond what was needed: half
+ * an epoch on average, and END_MARGIN of plan.c.
  */
 #define LAST_EPOCH_PART   0.75
 /*
- * The deadline ends the live stage with this part of the predicted downtime
- * at least: a yield measured before says little of the last epochs.
+ * The deadline ends the live stage with at least this part of the predicted
+ * downtime: a yield measured before says little of the last epochs.
  */
 #define EARLY_DOWNTIME    0.5
 /*
  * The limit is called reachable if so many times the total, and two epochs,
  * are within the bound: half-way, totals are off by less than that (median).
- * Three times as much, and no limit is reachable (estimate).
+ * With three times as much, no limit is reachable (estimate).
  */
 #define LIMIT_MARGIN      1.05
 
 /*
- * What converging leaves of the bytes that fit: the last epoch ends when
- * what is left is expected to fit, and a little later.
+ * Bytes that converging leaves of those that fit: the last epoch ends a little
+ * after the moment when what is left is expected to fit.
  */
 static double left_at_end(const TlmPlanView *v)
 {
@@ -126,7 +126,7 @@ double tlm_predict(const TlmPlanView *v, const TlmPlanCourse *course,
     d->predicted_total_ms = to_ms(total);
     d->predicted_downtime_ms = to_ms(downtime);
     d->eta_ms = total >= FOREVER ? 0 : to_ms(MAX(total - clock, 0));
-    /* where a cap is all that is known of the link, this is not known */
+    /* not known if only a cap is known of the link */
     d->smallest_bound_ms = tlm_view_blind(v) ? 0
                                              : to_ms(clock + v->stop.safe);
     if (bound > 0 && total < FOREVER) {

@@ -10,13 +10,13 @@
 #include "pulse.h"
 
 /*
- * The fastest that a throttled guest runs.  Its dirty rate may have been
- * measured in a lull: a longer pulse could dirty all that has been sent.
+ * The highest speed of a throttled guest.  Its dirty rate may have been
+ * measured in a lull, and a longer pulse could dirty all that has been sent.
  */
 #define SPEED_MAX           0.2
 /*
- * Beyond this part of the link a pulse is too long, however short it is: the
- * guest is paused.  Less would pause guests that still get there; with half
+ * If even the shortest pulse dirties more than this part of the link carries,
+ * the guest is paused.  Less would pause guests that still converge.  With half
  * of the link the throttled time would double.
  */
 #define SHARE_MAX           0.20

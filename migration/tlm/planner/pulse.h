@@ -1,7 +1,7 @@
 /*
  * TLM planner: how slowly a throttled guest runs
  *
- * It runs in pulses, one an epoch: its speed is their share of the time.
+ * The guest runs in pulses.  Its speed is their share of the time.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -19,14 +19,14 @@ typedef struct TlmPulse {
 
 /* As fast as the guest may run without dirtying more than its share */
 void tlm_pulse_start(TlmPulse *t, const TlmPlanView *v);
-/* Bytes/s that it is expected to dirty then */
+/* Bytes/s that a throttled guest is expected to dirty */
 double tlm_pulse_redirty(const TlmPlanView *v);
 /* Follow what the pulses really dirty */
 void tlm_pulse_follow(TlmPulse *t, const TlmPlanView *v);
 void tlm_pulse_pause(TlmPulse *t);
 void tlm_pulse_end(TlmPulse *t);
 
-/* Part of what the link carries that is dirtied again */
+/* Part of what the link carries that becomes dirty again */
 double tlm_pulse_share(const TlmPulse *t, const TlmPlanView *v);
 
 #endif

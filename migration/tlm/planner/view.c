@@ -1,5 +1,5 @@
 /*
- * TLM planner: what the stop takes, and how much fits in the downtime limit
+ * TLM planner: how long the stop takes, and what fits in the downtime limit
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,23 +9,23 @@
 #include "view.h"
 
 /*
- * s; stopping costs this much beside a sync and the bytes that are left: the
- * vCPUs, the block layer, the device state.  The simulator has guests that
- * take 5 to 20 ms; three times as much cancels some that could have kept
- * their bound.
+ * s; the cost of stopping beside a sync and the bytes that are left: the vCPUs,
+ * the block layer, the device state.  The simulator has guests that take 5 to
+ * 20 ms.  With three times as much, some migrations are cancelled that could
+ * have kept their bound.
  */
 #define STOP_OVERHEAD   0.012
 
 /*
- * Aim below the downtime limit: bandwidth and dirty rate are estimates.  A
- * limit said to be reachable may be broken by a fifth (tlm-sim --selftest);
- * a lower aim would slow the guest for longer (small-hot-set).
+ * Aim below the downtime limit, as bandwidth and dirty rate are estimates.
+ * tlm-sim --selftest lets a limit that is called reachable be broken by a
+ * fifth.  A lower aim would slow the guest for longer (small-hot-set).
  */
 #define DOWNTIME_AIM    0.93
 
 /*
- * Allowed for a link that is unsteady: this part of its bandwidth at most.
- * More, and hardly anything would fit in the limit on a link that stalls.
+ * Reserve for an unsteady link: this part of its bandwidth at most.  With more,
+ * hardly anything would fit in the limit on a link that stalls.
  */
 #define UNSTEADY_MAX    0.3
 

@@ -1,5 +1,5 @@
 /*
- * TLM planner: all that a decision is made of, computed once per step
+ * TLM planner: all values that a decision uses, computed once per step
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -49,7 +49,7 @@ void tlm_view_stop(TlmPlanView *v, double dirty);
 /* s of downtime if the guest stopped with @dirty bytes owed; safe */
 double tlm_view_stop_time(const TlmPlanView *v, double dirty);
 
-/* A cap is all that is known of the link: what it carries is a guess */
+/* True if only a cap is known of the link: what it carries is a guess */
 static inline bool tlm_view_blind(const TlmPlanView *v)
 {
     return v->stop.guess < v->stop.safe;
