@@ -1,7 +1,7 @@
 /*
  * TLM: the dry run
  *
- * Has the guest watched for a short time, and the planner predict what a
+ * Watches the guest for a short time, and lets the planner predict how long a
  * migration would take.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -111,7 +111,7 @@ static MigrationTlmPrediction *predict(const TlmEstimateResult *r,
     TlmPlanParams params = {
         .time_bound_ms = time_bound,
         .downtime_limit_ms = downtime_limit,
-        /* The live stage gets what both cap and link let through */
+        /* The live stage gets the lower of cap and link */
         .max_bandwidth = mp->max_bandwidth ?
                          MIN(mp->max_bandwidth, bandwidth) : bandwidth,
         .switchover_bandwidth = mp->avail_switchover_bandwidth ?: bandwidth,

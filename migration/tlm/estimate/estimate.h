@@ -7,7 +7,7 @@
 #ifndef TLM_ESTIMATE_H
 #define TLM_ESTIMATE_H
 
-/* Rates in bytes/s; the window is as long as it really was */
+/* Rates in bytes/s; the window is the real time of the measurement */
 typedef struct TlmEstimateResult {
     uint64_t window_ms;
     uint64_t total_bytes;
@@ -17,12 +17,12 @@ typedef struct TlmEstimateResult {
     bool populated_known;
 } TlmEstimateResult;
 
-/* Nothing is in the way of a measurement.  BQL held. */
+/* May a measurement start now?  BQL held. */
 bool tlm_estimate_possible(Error **errp);
 /*
- * Watches the guest for @window_ns.  In a thread of its own, without locks;
- * takes the BQL for short stretches.  False with @errp set: a migration or
- * another user of the dirty log came between, or the layout of RAM changed.
+ * Watches the guest for @window_ns.  Runs in a thread of its own, without
+ * locks; takes the BQL for short stretches.  False with @errp set: a migration
+ * or another user of the dirty log came between, or the layout of RAM changed.
  */
 bool tlm_estimate_measure(int64_t window_ns, TlmEstimateResult *result,
                           Error **errp);

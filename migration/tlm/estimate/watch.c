@@ -6,25 +6,26 @@
  *   |<-- sub-window -->|                      |
  *   clear            count              count, clear
  *
- * The pages of the sub-windows, over their time, are the dirty rate: short,
- * so that a page written twice rarely counts once.  The union of all rounds
- * is the working set.  One clear a round, not one a count, so that a page
- * costs the guest one write fault a round: less than a migration does.
+ * The dirty rate is the number of pages in the sub-windows, over their time.
+ * Sub-windows are short, so that a page written twice rarely counts once.  The
+ * working set is the union of all rounds.  There is one clear a round, not one
+ * a count, so a page costs the guest one write fault a round.  A migration
+ * costs it more.
  *
- * To clear the log of a large guest takes seconds, in which the BQL is held
- * for a short stretch at a time.  So each piece of RAM has windows of its
- * own, from one of its clears to the next.
+ * Clearing the log of a large guest takes seconds.  The BQL is held for a short
+ * stretch at a time.  So each piece of RAM has windows of its own, from one of
+ * its clears to the next.
  *
- * DIRTY_MEMORY_MIGRATION's bits are a migration's, and are cleared here.
- * That cannot lose a page:
- *   - no migration runs: that is checked under the BQL in each stretch, and
- *     the BQL is held from the check to the stretch's end.  A migration sets
- *     GLOBAL_DIRTY_MIGRATION under the BQL as well (ram_init_bitmaps());
- *   - one that starts later begins with all ones in RAMBlock.bmap, so what
- *     was written before does not need its bit;
- *   - bits are cleared by memory_region_reset_dirty(), which makes the next
- *     write set it again, and which clears of KVM's log only what has been
- *     fetched from there.
+ * DIRTY_MEMORY_MIGRATION's bits belong to migrations, and are cleared here.
+ * This cannot lose a page:
+ *   - No migration runs.  Each stretch checks that under the BQL, and holds
+ *     the BQL from the check to its end.  A migration sets
+ *     GLOBAL_DIRTY_MIGRATION under the BQL as well (ram_init_bitmaps()).
+ *   - A migration that starts later begins with all ones in RAMBlock.bmap, so
+ *     earlier writes do not need their bits.
+ *   - memory_region_reset_dirty() clears the bits.  It makes the next write
+ *     set a bit again, and clears in KVM's log only what has been fetched from
+ *     there.
  * Other users (VGA, TCG's code) have bits of their own.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -49,19 +50,19 @@
 #include "../pagemap.h"
 #include "../trace.h"
 
-/* A round is a quarter of the window, but not longer than this */
+/* A round is a quarter of the window, and never longer than this */
 #define ROUNDS_MIN 4
 #define ROUND_MAX_NS (500 * SCALE_MS)
 #define SUB_WINDOW_MAX_NS (50 * SCALE_MS)
-/* How soon a migration that starts is noticed */
+/* A migration that starts is noticed within this time */
 #define POLL_NS (20 * SCALE_MS)
-/* How long the dirty log is cleared at a stretch, with the BQL held */
+/* Time of a stretch in which the dirty log is cleared with the BQL held */
 #define CLEAR_BUDGET_NS (5 * SCALE_MS)
-/* And how long the BQL is left to others after that */
+/* Time after it in which the BQL is free for others */
 #define CLEAR_PAUSE_NS (1 * SCALE_MS)
 /* Bits are cleared in pieces of this many pages, a multiple of a word */
 #define PIECE_PAGES 16384UL
-/* Pages that are looked at to tell how much of RAM is not zero */
+/* Number of pages in the sample that tells how much of RAM is not zero */
 #define SAMPLES 16384
 #define SAMPLES_AT_ONCE 64
 
@@ -90,7 +91,7 @@ typedef struct Measurement {
 
 /*
  * Is 'calc-dirty-rate' using the dirty log, or about to?  It shares
- * GLOBAL_DIRTY_DIRTY_RATE with us and insists on turning it off itself.
+ * GLOBAL_DIRTY_DIRTY_RATE with this file, and insists on turning it off itself.
  */
 static bool calc_dirty_rate_logs(void)
 {
@@ -181,8 +182,8 @@ static void free_blocks(Measurement *m)
  */
 
 /*
- * Does a page hold anything but zeros?  Must not populate it: a page that
- * is not there is not read.  If in doubt: yes.
+ * Does a page hold anything but zeros?  Must not populate the page, so a page
+ * that is not there is not read.  If in doubt: yes.
  */
 static bool page_has_data(const EstimateBlock *b, unsigned long page,
                           unsigned page_bits, const TlmPagemap *pagemap)
@@ -206,7 +207,7 @@ static bool page_has_data(const EstimateBlock *b, unsigned long page,
     if (b->rb->fd < 0) {
         return false;
     }
-    /* Not mapped by us; but does the file have it? */
+    /* This process has not mapped it; but does the file have it? */
     offset += b->rb->fd_offset;
     data = lseek(b->rb->fd, offset, SEEK_DATA);
     return data < 0 ? errno != ENXIO
@@ -214,9 +215,9 @@ static bool page_has_data(const EstimateBlock *b, unsigned long page,
 }
 
 /*
- * Looks at one random page out of each stretch of RAM of the same length.
- * What is populated comes in long runs, so the error is some stretches,
- * a few per mille of RAM.
+ * Cuts RAM into parts of the same length and looks at one random page of each.
+ * Populated pages come in long runs, so the error is some parts, a few per
+ * mille of RAM.
  */
 static void sample_populated(Measurement *m)
 {
@@ -258,9 +259,9 @@ static void sample_populated(Measurement *m)
  */
 
 /*
- * Counts the dirty pages among the @num ones from @start on, @start being
- * a multiple of BITS_PER_LONG; notes them in @b->seen if @note.  RCU read
- * lock held.
+ * Counts the dirty pages among the @num pages from @start on, and notes them in
+ * @b->seen if @note.  @start is a multiple of BITS_PER_LONG.  RCU read lock
+ * held.
  */
 static unsigned long read_bits(EstimateBlock *b, unsigned page_bits,
                                unsigned long start, unsigned long num,
@@ -291,8 +292,8 @@ static unsigned long read_bits(EstimateBlock *b, unsigned page_bits,
 }
 
 /*
- * Clears the dirty pages of a piece, and with @note notes them.  Between the
- * two, a few microseconds, TCG's vCPUs may write; such a page is missed
+ * Clears the dirty pages of a piece, and with @note notes them.  TCG's vCPUs
+ * may write in the few microseconds between the two.  Such a page is missed
  * unless it is written to again.  BQL held.
  */
 static void take_piece(const Measurement *m, EstimateBlock *b,
@@ -310,8 +311,8 @@ static void take_piece(const Measurement *m, EstimateBlock *b,
 
 /*
  * Clears pieces from page *@page of block *@block on, as long as the budget
- * lasts, and moves on by them; with @note, notes what was dirty.  False if
- * that may not be done.
+ * lasts, and moves *@page and *@block on.  With @note, notes the dirty pages.
+ * False if clearing is not allowed any more.
  */
 static bool clear_stretch(Measurement *m, bool note, unsigned *block,
                           unsigned long *page, Error **errp)
@@ -347,10 +348,10 @@ static bool clear_stretch(Measurement *m, bool note, unsigned *block,
 }
 
 /*
- * Clears all of the log.  This is the slow part in a large guest: KVM
- * may have every page marked dirty at first, and write-protects each as it
- * is cleared.  The BQL is not fair: who wants it back at once gets it, and
- * main loop and vCPUs starve.  So it is left alone for a moment in between.
+ * Clears all of the log.  This is the slow part in a large guest: KVM may have
+ * every page marked dirty at first, and write-protects each page that is
+ * cleared.  The BQL is not fair: a thread that takes it back at once gets it,
+ * and main loop and vCPUs starve.  So this leaves it alone between stretches.
  */
 static bool clear_all(Measurement *m, bool note, Error **errp)
 {
@@ -380,8 +381,9 @@ static bool log_sync(Measurement *m, int64_t *now_ns, Error **errp)
 }
 
 /*
- * Adds the rate at which pages have become dirty, piece by piece, since it
- * was cleared.  To read the bits takes no BQL.  False if it may not be done.
+ * Adds the rate at which pages of each piece have become dirty since the piece
+ * was cleared.  Reading the bits needs no BQL.  False if it is not allowed any
+ * more.
  */
 static bool count_dirty(Measurement *m, Error **errp)
 {
@@ -445,7 +447,7 @@ static void log_stop(Measurement *m)
     }
 }
 
-/* False if a migration starts meanwhile */
+/* Sleeps; false if a migration starts meanwhile */
 static bool sleep_until(int64_t end_ns)
 {
     int64_t left_ns;
@@ -468,8 +470,8 @@ static bool watch(Measurement *m, Error **errp)
     int64_t start_ns, begin_ns, now_ns;
 
     /*
-     * Only after the first does the log tell what the guest writes.  It may
-     * take long: the second, quicker, is where the window begins.
+     * Only after the first clear does the log tell what the guest writes.  It
+     * may take long.  The second is quicker; the window begins with it.
      */
     if (!clear_all(m, false, errp) || !log_sync(m, &now_ns, errp) ||
         !clear_all(m, false, errp)) {

@@ -2,7 +2,7 @@
  * TLM: vCPU over-commit by sched_setaffinity
  *
  * A thread that was already pinned keeps to those of its CPUs that are in
- * use; a thread with none of them gets all CPUs in use.
+ * use.  A thread with none of them gets all CPUs in use.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -35,9 +35,9 @@ static bool affinity_limit(TlmOcHold *h, unsigned n, GError **errp)
 }
 
 /*
- * Is the mask @now, which is not the one that we gave, of somebody else's
- * making?  Or has the thread's cpuset changed, which cuts every mask?  What
- * the kernel makes of "all CPUs" is the cpuset.  Leaves the thread with @now.
+ * The mask @now is not the one that TLM gave.  Has somebody else set it?  Or
+ * has the thread's cpuset changed, which cuts every mask?  The kernel turns a
+ * mask of "all CPUs" into the cpuset.  Leaves the thread with @now.
  */
 static bool pinned_by_another(TlmOcHold *h, TlmOcThread *t,
                               const TlmCpuSet *now, bool *pinned,
@@ -110,12 +110,12 @@ bool tlm_oc_affinity_put_back(TlmOcHold *h, TlmOcThread *t, GError **errp)
         t->taken = false;
         return false;
     }
-    /* What is seen from now on may be of our own making */
+    /* A mask seen from now on may be one that TLM gave */
     t->held = false;
     /*
-     * Kernels since 6.2 remember a mask that was asked for, and apply it
-     * again when the thread's cpuset grows.  For a thread that was never
-     * pinned "all CPUs" is therefore more exact than the mask it showed.
+     * Kernels since 6.2 remember a requested mask, and apply it again when
+     * the thread's cpuset grows.  So for a thread that was never pinned "all
+     * CPUs" is more exact than the mask that it showed.
      */
     memset(&all, 0xff, sizeof(all));
     if (!set_affinity(h, t->tid, &all, errp) ||

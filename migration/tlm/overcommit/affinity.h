@@ -10,7 +10,7 @@
 
 extern const TlmOcBackend tlm_oc_affinity;
 
-/* Puts the mask back; used after cgroup moves as well */
+/* Puts the mask back; also used after moves between cgroups */
 bool tlm_oc_affinity_put_back(TlmOcHold *h, TlmOcThread *t, GError **errp);
 
 #endif

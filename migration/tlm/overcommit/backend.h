@@ -1,5 +1,5 @@
 /*
- * TLM: vCPU over-commit: ways to hold threads on few CPUs, and what is held
+ * TLM: vCPU over-commit: methods to hold threads on few CPUs
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -27,16 +27,16 @@ typedef struct TlmOcHold {
     TlmCpuSet cpus;         /* those in use */
     unsigned level;
     GString *lost;          /* what could not be put back, ever */
-    GString *stale;         /* what others left and could not be removed */
+    GString *stale;         /* cgroups of others that could not be removed */
 } TlmOcHold;
 
 /*
- * A way to hold threads on few CPUs.  open() is called once, with all
- * threads saved, and sets h->usable; it may leave things half made, which
- * close() removes.  limit() sets h->cpus or @n, take() one thread; both may
- * be called again.  put_back() undoes take() except for the affinity mask; if
- * it fails and trying again is of no use, it clears t->taken.  take() and
- * put_back() may fail because the thread ended: the caller looks.
+ * A method to hold threads on few CPUs.  open() is called once, with all
+ * threads saved, and sets h->usable.  It may leave things half made, which
+ * close() removes.  limit() sets h->cpus or @n, take() holds one thread; both
+ * may be called again.  put_back() undoes take() except for the affinity mask.
+ * If it fails and trying again is of no use, it clears t->taken.  take() and
+ * put_back() may fail because the thread has ended: the caller checks this.
  */
 struct TlmOcBackend {
     const char *name;

@@ -1,7 +1,7 @@
 /*
  * TLM: vCPU over-commit by cgroups
  *
- * The vCPU threads are moved into one new cgroup below the nearest common
+ * TLM moves the vCPU threads into one new cgroup below the nearest common
  * ancestor of their own cgroups (or below the delegated directory):
  *
  *  v2  a threaded child.  Threads cannot leave their threaded domain, and
@@ -9,8 +9,8 @@
  *  v1  a child in the cpuset (or cpu) hierarchy only; it gets the memory
  *      nodes that the threads had.
  *
- * A quota stops a thread anywhere, also while it holds a lock such as the
- * BQL, which then stops everybody; a cpuset does not.
+ * A quota stops a thread anywhere, also while it holds a lock such as the BQL.
+ * Then all threads that need the lock stop as well.  A cpuset does not do this.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -124,7 +124,7 @@ static bool copy_mems(TlmOcHold *h, const char *parent, GError **errp)
 
 static bool make_group(TlmOcHold *h, const char *parent, GError **errp)
 {
-    /* First, as this may disable the controller */
+    /* This comes first, as it may disable the controller */
     tlm_oc_clean_below(&h->sys, parent, NULL, h->stale);
     return tlm_oc_group_make(&h->sys, parent, h->name, h->backend->controller,
                              h->backend->v2, &h->group, errp);
@@ -212,7 +212,7 @@ static bool group_put_back(TlmOcHold *h, TlmOcThread *t, GError **errp)
     dir = path_to_dir(h, home, errp);
     if (!dir ||
         !tlm_oc_write(&h->sys, dir, h->backend->threads, tid, errp)) {
-        /* Removed by someone else: group_close() moves the thread out */
+        /* Somebody else removed it: group_close() moves the thread out */
         t->taken = dir && g_file_test(dir, G_FILE_TEST_IS_DIR);
         return false;
     }

@@ -1,5 +1,5 @@
 /*
- * TLM: vCPU over-commit: which host CPUs to use
+ * TLM: vCPU over-commit: chooses host CPUs
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -21,8 +21,8 @@ static void move_cpus(TlmCpuSet *from, const TlmCpuSet *filter, unsigned *n,
 }
 
 /*
- * Of the NUMA nodes that "nodeN" directories describe, the one with the most
- * CPUs in @left (the lowest number of several); false: none has any.
+ * Finds the NUMA node with the most CPUs in @left, among those that "nodeN"
+ * directories describe (the lowest number of several).  False: none has any.
  */
 static bool best_node(const char *root, const TlmCpuSet *left, TlmCpuSet *node)
 {

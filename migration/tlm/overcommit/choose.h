@@ -1,5 +1,5 @@
 /*
- * TLM: vCPU over-commit: which host CPUs to use
+ * TLM: vCPU over-commit: chooses host CPUs
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,8 +9,8 @@
 #include "cpus.h"
 
 /*
- * The first @n CPUs of @from, those of the NUMA node with the most of them
- * first.  A larger @n gives a superset.  @root: prefix of /sys.
+ * Gives the first @n CPUs of @from, beginning with the NUMA node that has most
+ * of them.  A larger @n gives a superset.  @root: prefix of /sys.
  */
 void tlm_cpus_choose(const char *root, const TlmCpuSet *from, unsigned n,
                      TlmCpuSet *out);

@@ -11,7 +11,7 @@ typedef enum TlmOcError {
     TLM_OC_ERROR_INVALID,
     /* No placement method can be used: use the next (throttle, event) */
     TLM_OC_ERROR_UNAVAILABLE,
-    /* Something could not be put back or verified: the message says what */
+    /* A thread or cgroup could not be put back or verified: see the message */
     TLM_OC_ERROR_RESTORE,
 } TlmOcError;
 

@@ -1,10 +1,10 @@
 /*
- * TLM: vCPU over-commit: making and removing a cgroup
+ * TLM: vCPU over-commit: makes and removes a cgroup
  *
  * On v2 the parent may first need the controller in cgroup.subtree_control.
- * Several processes in one cgroup may do this at the same time.  The invariant
- * that lets the last one put it back: as long as a controller is enabled by
- * us, each of our cgroups below that parent has it in its name.
+ * Several processes in one cgroup may enable it at the same time, and the last
+ * one must disable it.  The invariant for this: as long as TLM has a controller
+ * enabled, each of TLM's cgroups below that parent has it in its name.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -34,7 +34,7 @@ char *tlm_oc_group_name(const char *proc, GError **errp)
     return g_strdup_printf(PREFIX "%d-%" PRIu64, (int)pid, start);
 }
 
-/* If @name is one of ours, the controller in it ("": none); else NULL */
+/* The controller in the name of a cgroup of TLM ("": none); else NULL */
 static const char *parse(const char *name, pid_t *pid, uint64_t *start)
 {
     const char *p = name + strlen(PREFIX);
@@ -61,7 +61,7 @@ bool tlm_oc_group_parse(const char *name, pid_t *pid, uint64_t *start)
     return parse(name, pid, start);
 }
 
-/* @controller of cgroup @dir has a setting other than the default */
+/* Has @controller of cgroup @dir a setting other than the default? */
 static bool is_set(const char *dir, const char *controller)
 {
     static const char *const setting[][3] = {
@@ -83,8 +83,8 @@ static bool is_set(const char *dir, const char *controller)
 }
 
 /*
- * How many cgroups below @parent need @controller: @ours have it in their
- * name, @others have something set.
+ * Counts the cgroups below @parent that need @controller: @ours have it in
+ * their name, @others have a setting.
  */
 static void count_users(const char *parent, const char *controller,
                         unsigned *ours, unsigned *others)
@@ -111,7 +111,7 @@ static void count_users(const char *parent, const char *controller,
     }
 }
 
-/* Whether @controller must be enabled, or has been by another of ours */
+/* Must @controller be enabled, or has another of TLM's cgroups enabled it? */
 static bool must_enable(const char *parent, const char *controller, bool *must,
                         GError **errp)
 {
@@ -175,7 +175,7 @@ bool tlm_oc_group_make(const TlmOcSystem *sys, const char *parent,
     return true;
 }
 
-/* Threads that a held thread created are in @dir as well: move them out */
+/* Moves out of @dir the threads that a held thread has created */
 static void move_strays(const TlmOcSystem *sys, const char *dir,
                         const char *parent)
 {
@@ -186,13 +186,13 @@ static void move_strays(const TlmOcSystem *sys, const char *dir,
         g_auto(GStrv) tids = text ? g_strsplit(text, "\n", -1) : NULL;
 
         for (char **tid = tids; tid && *tid && **tid; tid++) {
-            /* If this fails, so does the rmdir, which is reported */
+            /* If this fails, rmdir fails as well, which is reported */
             tlm_oc_write(sys, parent, files[i], *tid, NULL);
         }
     }
 }
 
-/* Puts cgroup.subtree_control back after the removal of a cgroup of ours */
+/* Puts cgroup.subtree_control back after removing a cgroup of TLM */
 static bool disable(const TlmOcSystem *sys, const char *parent,
                     const char *controller, GError **errp)
 {

@@ -10,9 +10,9 @@
 #include "hold.h"
 
 /*
- * Puts thread number @i back.  It is forgotten unless trying again may help.
- * What stays wrong for good is kept for tlm_oc_restore() to say; what may
- * still be put right is added to @errors, if not NULL.
+ * Puts thread number @i back.  Forgets it unless trying again may help.  An
+ * error that stays for good is kept for tlm_oc_restore() to report.  An error
+ * that may still be put right is added to @errors, if not NULL.
  */
 static void put_back(TlmOcHold *h, guint i, GString *errors)
 {
@@ -41,7 +41,7 @@ void tlm_oc_put_back_all(TlmOcHold *h, GString *errors)
     for (guint i = h->threads->len; i-- > 0; ) {
         put_back(h, i, errors);
     }
-    /* Removing the cgroup would send threads that remain to the wrong place */
+    /* Removing the cgroup would send the rest of its threads elsewhere */
     if (!h->backend || h->threads->len) {
         return;
     }
@@ -143,7 +143,7 @@ static bool choose_cpus(TlmOcHold *h, unsigned n, GError **errp)
     return true;
 }
 
-/* The thread is held: it can run on CPUs in use only */
+/* Is the thread held, i.e. can it run on CPUs in use only? */
 static bool check_taken(TlmOcHold *h, TlmOcThread *t, GError **errp)
 {
     g_autofree char *is = NULL, *want = NULL;

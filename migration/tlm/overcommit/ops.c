@@ -1,5 +1,5 @@
 /*
- * TLM: vCPU over-commit: reading files, and the calls that change the system
+ * TLM: vCPU over-commit: reads files, and changes the system
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,5 +1,5 @@
 /*
- * TLM: vCPU over-commit: reading files, and the calls that change the system
+ * TLM: vCPU over-commit: reads files, and changes the system
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,8 +9,8 @@
 #include "cpus.h"
 
 /*
- * What changes the system.  Each returns 0 or -errno.  Unit tests put a
- * simulated kernel here; NULL in TlmOcConfig means the real one.
+ * The calls that change the system.  Each returns 0 or -errno.  Unit tests put
+ * a simulated kernel here; NULL in TlmOcConfig means the real one.
  */
 typedef struct TlmOcOps {
     int (*write)(const char *path, const char *text, void *opaque);
@@ -30,7 +30,7 @@ typedef struct TlmOcSystem {
 
 /* A file's text without the final newline */
 char *tlm_oc_read(const char *dir, const char *file, GError **errp);
-/* sys->ops->write of @text to @dir/@file */
+/* Writes @text to @dir/@file by sys->ops->write */
 bool tlm_oc_write(const TlmOcSystem *sys, const char *dir, const char *file,
                   const char *text, GError **errp);
 /* Sets the error of an operation that returned @ret; returns false */

@@ -1,5 +1,5 @@
 /*
- * TLM: vCPU over-commit: run the vCPU threads on fewer host CPUs
+ * TLM: vCPU over-commit: runs the vCPU threads on fewer host CPUs
  *
  * Tries the methods one after the other, and says why one could not be used.
  *
@@ -128,7 +128,7 @@ bool tlm_oc_restore(TlmOc *oc, GError **errp)
     return !errors->len;
 }
 
-/* Tries one backend; false: not possible, undone, reason added to @why */
+/* Tries one backend.  False: it failed, is undone, and @why has the reason. */
 static bool try_backend(TlmOc *oc, const TlmOcBackend *backend,
                         const pid_t *tids, size_t n, unsigned cpus,
                         GString *why, GString *not_undone)
@@ -143,7 +143,7 @@ static bool try_backend(TlmOc *oc, const TlmOcBackend *backend,
     return false;
 }
 
-/* What the attempts to make a cgroup have met, once */
+/* Adds the cgroups that killed processes left and that could not be removed */
 static void add_stale(TlmOc *oc, GString *why)
 {
     GString *stale = oc->hold.stale;
@@ -192,7 +192,7 @@ bool tlm_oc_apply(TlmOc *oc, const pid_t *tids, size_t n, unsigned cpus,
         return true;
     }
     g_clear_pointer(&oc->why_not, g_free);
-    /* A backend that could not be undone is kept for tlm_oc_restore() */
+    /* A backend that could not be undone stays for tlm_oc_restore() */
     for (; *backend && !oc->hold.backend; backend++) {
         if (try_backend(oc, *backend, tids, n, cpus, why, not_undone)) {
             add_stale(oc, why);

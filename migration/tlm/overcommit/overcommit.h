@@ -1,14 +1,14 @@
 /*
- * TLM: vCPU over-commit: run the vCPU threads on fewer host CPUs
+ * TLM: vCPU over-commit: runs the vCPU threads on fewer host CPUs
  *
  * Plain Linux and glib, no QEMU types: the caller passes thread ids.  The
- * caller serialises all calls on one TlmOc.  They do file I/O that may block
- * for milliseconds (moving a thread between cgroups takes a kernel-wide
- * lock), so do not hold the BQL; but for tlm_oc_new(), and tlm_oc_free() of
- * one that holds nothing.
+ * caller serialises all calls on one TlmOc.  The calls do file I/O that may
+ * block for milliseconds (moving a thread between cgroups takes a kernel-wide
+ * lock), so the caller must not hold the BQL.  Exceptions are tlm_oc_new(),
+ * and tlm_oc_free() of a TlmOc that holds nothing.
  *
- * The idea is that of the original TLM for qemu-kvm 1.0, which used
- * sched_setaffinity only.
+ * The idea is from the original TLM for qemu-kvm 1.0, which used only
+ * sched_setaffinity.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -49,17 +49,17 @@ typedef struct TlmOc TlmOc;
  */
 TlmOc *tlm_oc_new(const TlmOcConfig *cfg, GError **errp);
 
-/* Restores first if that has not been done, and drops the outcome */
+/* Restores first if needed, and drops the outcome */
 void tlm_oc_free(TlmOc *oc);
 
 /**
  * tlm_oc_apply: hold exactly the threads @tids on @cpus host CPUs
  *
- * May be called again with another level or another list: threads that
+ * May be called again with another @cpus or another list: threads that
  * joined are saved and taken, threads that left the list are put back,
- * threads that have ended are forgotten.  @cpus beyond what there is means
- * all there is.  Before a cgroup is made, those that killed processes have
- * left below the same directory are removed.
+ * threads that have ended are forgotten.  A larger @cpus than there are means
+ * all CPUs.  Before making a cgroup, removes those that killed processes have
+ * left below the same directory.
  *
  * Returns false with INVALID (nothing changed) or UNAVAILABLE (every thread
  * is back where it was; @errp says for each method why not) or RESTORE
@@ -72,13 +72,13 @@ bool tlm_oc_apply(TlmOc *oc, const pid_t *tids, size_t n, unsigned cpus,
 /**
  * tlm_oc_restore: put everything back as it was before the first apply
  *
- * Each living thread goes back into its saved cgroup and gets its saved
- * affinity mask; created directories and enabled controllers are removed.
- * Everything is attempted even if some of it fails.
+ * Moves each living thread back into its saved cgroup and sets its saved
+ * affinity mask.  Removes created directories and disables controllers that it
+ * had enabled.  Goes on when a part of this fails.
  *
  * Returns true if all was verified equal to the saved state, or nothing was
- * held.  Otherwise @errp (RESTORE) lists the differences; what failed is
- * still held, and another call tries it again.
+ * held.  Otherwise @errp (RESTORE) lists the differences.  Threads that failed
+ * are still held, and another call tries them again.
  */
 bool tlm_oc_restore(TlmOc *oc, GError **errp);
 
@@ -89,13 +89,13 @@ bool tlm_oc_restore(TlmOc *oc, GError **errp);
 const char *tlm_oc_method_in_use(const TlmOc *oc);
 
 /*
- * Why the methods that come before the one in use could not be used, and
- * which cgroups of processes that were killed could not be removed; NULL:
- * nothing of that, or nothing is in use.  Valid until the next call.
+ * Why methods before the one in use could not be used, and which cgroups of
+ * killed processes could not be removed.  NULL: there is nothing to say, or
+ * nothing is in use.  Valid until the next call.
  */
 const char *tlm_oc_why_not(const TlmOc *oc);
 
-/* The level in use (host CPUs, as applied); 0: none */
+/* The number of host CPUs in use, as applied; 0: none */
 unsigned tlm_oc_level(const TlmOc *oc);
 
 /* The host CPUs in use as a list; NULL: none, or a quota */
@@ -109,8 +109,8 @@ char *tlm_oc_cpus_in_use(const TlmOc *oc);
  *       own cgroup and of the nearest one that all its threads are below.
  * @removed: if not NULL, the paths of the removed directories are added
  *
- * Only directories with a name that tlm_oc_apply() gives are looked at, and
- * only those whose process is gone.  Returns false and sets @errp (RESTORE)
+ * Looks only at directories with a name that tlm_oc_apply() gives, and only
+ * at those whose process is gone.  Returns false and sets @errp (RESTORE)
  * if such a directory could not be removed.
  */
 bool tlm_oc_cleanup_stale(const TlmOcConfig *cfg, GPtrArray *removed,

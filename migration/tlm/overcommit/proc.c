@@ -1,8 +1,8 @@
 /*
- * TLM: vCPU over-commit: what the kernel says of threads and cgroup mounts
+ * TLM: vCPU over-commit: reads about threads and cgroup mounts in /proc
  *
- * Affinity is read from /proc, not by sched_getaffinity: no limit on the
- * number of CPUs, and independent of what a seccomp filter lets through.
+ * Affinity is read from /proc, not by sched_getaffinity.  So the number of CPUs
+ * has no limit, and a seccomp filter cannot block the call.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -104,7 +104,7 @@ TlmOcThread *tlm_oc_thread_save(const char *proc, pid_t tid, GError **errp)
             tlm_oc_thread_mask(proc, tid, &t->mask, &t->mems, &err)) {
             return t;
         }
-        /* It may have ended between the reads: then it is no error */
+        /* If the thread has ended between the reads, this is no error */
         if (thread_start(proc, tid, &start) && start == t->start) {
             g_propagate_error(errp, g_steal_pointer(&err));
         }

@@ -1,5 +1,5 @@
 /*
- * TLM: vCPU over-commit: what the kernel says of threads and cgroup mounts
+ * TLM: vCPU over-commit: reads about threads and cgroup mounts in /proc
  *
  * @proc is a directory /proc/PID.
  *
@@ -10,7 +10,7 @@
 
 #include "cpus.h"
 
-/* What is known of a held thread; all up to @mems is from before the change */
+/* A held thread; all members up to @mems are from before the change */
 typedef struct TlmOcThread {
     pid_t tid;
     uint64_t start;         /* start time, clock ticks: tells reused ids */
@@ -25,7 +25,7 @@ typedef struct TlmOcThread {
 /* Save the state of @tid; NULL without @errp set: there is no such thread */
 TlmOcThread *tlm_oc_thread_save(const char *proc, pid_t tid, GError **errp);
 void tlm_oc_thread_free(TlmOcThread *t);
-/* The saved thread still exists (and its id has not been reused) */
+/* Does the saved thread still exist (and its id was not reused)? */
 bool tlm_oc_thread_alive(const char *proc, const TlmOcThread *t);
 /* Its affinity mask, or memory nodes, as the kernel now reports */
 bool tlm_oc_thread_mask(const char *proc, pid_t tid, TlmCpuSet *mask,
@@ -35,8 +35,8 @@ char *tlm_oc_thread_cgroups(const char *proc, pid_t tid, GError **errp);
 /* Start time and id in a "stat" file; false: no such process or thread */
 bool tlm_oc_read_stat(const char *path, pid_t *pid, uint64_t *start);
 /*
- * The path that text of a cgroup file gives for a v1 @controller, or for
- * the v2 hierarchy (@v2); NULL: not in such a hierarchy.
+ * The path that the text of a cgroup file gives for a v1 @controller, or for
+ * the v2 hierarchy (@v2); NULL: there is none.
  */
 char *tlm_oc_cgroup_path(const char *text, const char *controller, bool v2);
 /* Shortens @path to what it has in common with @other, whole names only */

@@ -1,5 +1,5 @@
 /*
- * TLM: vCPU over-commit schedule
+ * TLM: vCPU over-commit: from which progress on how many host CPUs
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -73,7 +73,7 @@ static bool parse_step(const char *text, TlmOcStep *step)
     if (strcmp(end, ")")) {
         return false;
     }
-    /* To 1/1000000 %: 0.55 * 100 is a little more than 55 */
+    /* Rounded to 1/1000000 %: 0.55 * 100 is a little more than 55 */
     step->progress = fraction <= 1 ? (uint64_t)(fraction * 1e8 + 0.5) / 1e6 :
                      fraction * 100;
     step->cpus = MIN(cpus, UINT_MAX);

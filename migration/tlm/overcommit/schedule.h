@@ -1,7 +1,7 @@
 /*
  * TLM: vCPU over-commit: from which progress on how many host CPUs
  *
- * The schedule is the one of the original TLM for qemu-kvm 1.0.
+ * The idea of a schedule is from the original TLM for qemu-kvm 1.0.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -28,8 +28,8 @@ TlmOcSchedule *tlm_oc_schedule_new(const TlmOcStep *steps, size_t n,
 /**
  * tlm_oc_schedule_parse: make a schedule from the notation of the TLM papers
  *
- * "0.5-(2)": two host CPUs from half of the pass on; several steps are
- * separated by commas: "0.2-(4),0.5-(2)".  Note: a fraction, not percent.
+ * "0.5-(2)" is two host CPUs from half of the pass on.  Commas separate
+ * steps: "0.2-(4),0.5-(2)".  Progress is a fraction here, not percent.
  */
 TlmOcSchedule *tlm_oc_schedule_parse(const char *text, GError **errp);
 
@@ -41,7 +41,7 @@ unsigned tlm_oc_schedule_cpus(const TlmOcSchedule *s, double progress);
 /* Where the first step after @progress percent is; HUGE_VAL: there is none */
 double tlm_oc_schedule_next(const TlmOcSchedule *s, double progress);
 
-/* Gives step number @i, the first being 0; false: there are not so many */
+/* Gives step number @i, from 0; false: there are not so many */
 bool tlm_oc_schedule_step(const TlmOcSchedule *s, size_t i, TlmOcStep *step);
 
 /* The schedule in the notation that tlm_oc_schedule_parse() reads */

@@ -1,10 +1,10 @@
 /*
- * TLM: vCPU over-commit: removing cgroups of processes that were killed
+ * TLM: vCPU over-commit: removes cgroups of processes that were killed
  *
- * A process id alone may have been reused: the start time tells.  Ids of
- * another pid namespace look gone although they are not; but the kernel
- * refuses to remove a cgroup with threads in it, and the threads are moved
- * out only if their process is gone, so a cgroup in use survives.
+ * A process id may have been reused, so the start time is compared, too.  Ids
+ * of another pid namespace look gone although they are not.  But the kernel
+ * refuses to remove a cgroup with threads in it, and TLM moves threads out only
+ * if their process is gone.  So a cgroup in use survives.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -71,9 +71,9 @@ void tlm_oc_clean_below(const TlmOcSystem *sys, const char *parent,
 }
 
 /*
- * Adds where the process's threads, together, are in a hierarchy: the
- * cgroup of the main thread, and the nearest common ancestor of those of
- * all threads.  Managers keep each thread in a cgroup of its own.
+ * Adds two cgroups of a hierarchy: that of the process's main thread, and the
+ * nearest common ancestor of those of all its threads.  Managers may keep each
+ * thread in a cgroup of its own.
  */
 static void add_dirs(const char *root, const char *controller, bool v2,
                      GPtrArray *dirs)

@@ -1,8 +1,8 @@
 /*
- * TLM: vCPU over-commit: removing cgroups of processes that were killed
+ * TLM: vCPU over-commit: removes cgroups of processes that were killed
  *
- * Both functions add the paths of what they remove to @removed, if that is
- * not NULL, and what went wrong to @errors.
+ * Both functions add the paths of removed cgroups to @removed, if it is not
+ * NULL, and errors to @errors.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -14,7 +14,7 @@
 /* Looks at the children of cgroup @parent */
 void tlm_oc_clean_below(const TlmOcSystem *sys, const char *parent,
                         GPtrArray *removed, GString *errors);
-/* Looks, in each hierarchy, at those of the cgroups that this process is in */
+/* Does this, in each hierarchy, for the cgroups that this process is in */
 void tlm_oc_clean_own(const TlmOcSystem *sys, GPtrArray *removed,
                       GString *errors);
 

@@ -88,7 +88,7 @@ typedef struct {
     double noise;
     double left;                /* until the bound */
     double slack;               /* the same, less the stop as guessed */
-    double patience;            /* of a bound that seems out of reach */
+    double patience;            /* with a bound that seems out of reach */
     double loss;                /* share of an epoch that is not useful */
     bool lost;                  /* whatever the link carries */
 } Reckoning;
