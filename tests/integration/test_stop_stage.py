@@ -48,7 +48,7 @@ class Gdb:
 
 class StopStage(TlmCase):
     def begin(self, extra=(), dst_extra=(), caps=None):
-        """Returns in stage stop, which takes seconds on this link."""
+        """Returns in the stop stage, which takes seconds on this link."""
         reason = ShapedLink.missing()
         if reason:
             self.skipTest(reason)

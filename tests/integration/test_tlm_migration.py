@@ -236,8 +236,8 @@ class Observed(TlmCase):
         self.assertLess(text.index('tlm_drain '), text.index('vmstate_save '))
 
     def test_switchover_at_once(self):
-        """Stage 3 without an epoch before it has everything to send.  The
-        first decision may be quicker, so more than once."""
+        """Without an epoch before it the stop stage sends everything.  The
+        first decision may be quicker, so the test does this three times."""
         for run in range(3):
             with self.sub(run=run):
                 guest = RomGuest(ws_mb=64, pattern='hotcold', rate=STEADY)

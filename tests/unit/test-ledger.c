@@ -536,7 +536,7 @@ static void test_unarmed(void)
     g_assert_cmpuint(counts.dirty, ==, 128);
     g_assert_cmpuint(counts.clean_unsent, ==, 384);
 
-    /* Stage 3 takes all the same */
+    /* The stop stage takes them all the same */
     cursor = 0;
     g_assert_cmpuint(model_take(&m, TLM_TAKE_ALL, &cursor, 300), ==, 300);
 

@@ -1440,7 +1440,7 @@ static void test_first_sample(void)
     }
 }
 
-/* Stage 3 goes by what has arrived, not by what the channels were handed */
+/* The stop stage counts what has arrived, not what channels were given */
 static void test_stop_eta(void)
 {
     const double bw = 100e6;

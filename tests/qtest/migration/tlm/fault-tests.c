@@ -61,9 +61,9 @@ static void reach_pre_switchover(TlmPair *pair)
 }
 
 /*
- * To the door of stage stop, with 100 MiB to send in there: more than all
- * sockets hold.  Pages that are not all zero make it certain; what the guest
- * itself writes in them comes by zero.
+ * Goes up to the stop stage, which has 100 MiB to send, more than all sockets
+ * hold.  The pages are filled so that none of them is zero: the byte that the
+ * guest itself counts up in each page passes 0.
  */
 static void reach_full_live(TlmPair *pair)
 {

@@ -2,8 +2,8 @@
  * QTest for TLM: the guest's memory, and whether the guest runs
  *
  * The guest writes to all pages from X86_TEST_MEM_START to
- * X86_TEST_MEM_END, over and over.  That is dtx's and stage 3's.  For mtx
- * there are pages above, that the guest never touches; the tests fill them
+ * X86_TEST_MEM_END, over and over.  dtx and the stop stage send these.  mtx
+ * sends the pages above, which the guest never touches; the tests fill them
  * with a pattern and look for it at the destination.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later

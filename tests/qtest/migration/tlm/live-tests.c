@@ -56,7 +56,7 @@ static int64_t settled_bytes(QTestState *from, int64_t *epochs)
     return info.dirty_bytes - info.hot_bytes;
 }
 
-/* What dtx does not send, stage 3 does */
+/* The stop stage sends what dtx does not */
 static void test_dtx_off(void)
 {
     TlmTest t = { .prepare = prepare_dtx_off };
@@ -210,7 +210,7 @@ static void test_groups(void)
     tlm_migrate_live(&pair);
     live_dtx(&pair);
     tlm_complete(&pair);
-    /* Stage 3 takes all channels: some 100 MiB over three of them */
+    /* The stop stage takes all channels: some 100 MiB over three of them */
     start_us = g_get_monotonic_time();
     for (unsigned i = 0; i < t.channels; i++) {
         while (tlm_proxy_bytes(pair.proxy, i) < 4 * MiB) {
@@ -241,7 +241,7 @@ static void test_switchover(void)
     g_assert_cmpint(tlm_query(pair.from).unsent_bytes, >,
                     TLM_PATTERN_SIZE / 2);
     tlm_switchover(pair.from);
-    /* With the bandwidth still held down: it does not bind stage 3 */
+    /* With the bandwidth still held down: it does not bind the stop stage */
     wait_for_migration_complete(pair.from);
     tlm_wait_for_stage(pair.from, "done");
     tlm_check_completed(pair.from);
