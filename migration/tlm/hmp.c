@@ -1,5 +1,5 @@
 /*
- * TLM: HMP commands
+ * TLM: HMP commands, and what info migrate shows
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,6 +7,9 @@
 #include "qemu/osdep.h"
 #include "qapi/qapi-commands-migration-tlm.h"
 #include "monitor/hmp.h"
+#include "monitor/monitor.h"
+#include "decision.h"
+#include "tlm.h"
 
 void hmp_migrate_tlm_switchover(Monitor *mon, const QDict *qdict)
 {
@@ -14,4 +17,83 @@ void hmp_migrate_tlm_switchover(Monitor *mon, const QDict *qdict)
 
     qmp_migrate_tlm_switchover(&err);
     hmp_handle_error(mon, err);
+}
+
+static void show_prediction(Monitor *mon, const MigrationTlmForecast *f)
+{
+    monitor_printf(mon, "tlm eta: %" PRIu64 " ms\n", f->eta);
+    monitor_printf(mon, "tlm predicted total: %" PRIu64 " ms\n", f->total);
+    monitor_printf(mon, "tlm predicted downtime: %" PRIu64 " ms\n",
+                   f->downtime);
+}
+
+static void show_bound(Monitor *mon, const MigrationTlmBound *bound)
+{
+    monitor_printf(mon, "tlm bound: %" PRIu64 " ms", bound->time);
+    if (bound->has_slack) {
+        monitor_printf(mon, ", slack %" PRId64 " ms", bound->slack);
+    }
+    monitor_printf(mon, "%s\n", bound->reachable ? "" : " (out of reach)");
+}
+
+static void show_ram(Monitor *mon, const MigrationTlmRam *ram)
+{
+    monitor_printf(mon, "tlm mtx: %" PRIu64 " kbytes\n", ram->mtx >> 10);
+    monitor_printf(mon, "tlm dtx: %" PRIu64 " kbytes\n", ram->dtx >> 10);
+    monitor_printf(mon, "tlm stop: %" PRIu64 " kbytes\n", ram->stop >> 10);
+    monitor_printf(mon, "tlm resent: %" PRIu64 " kbytes\n",
+                   ram->resent >> 10);
+    monitor_printf(mon, "tlm skipped: %" PRIu64 " kbytes\n",
+                   ram->skipped >> 10);
+    monitor_printf(mon, "tlm unsent: %" PRIu64 " kbytes\n",
+                   ram->unsent >> 10);
+    monitor_printf(mon, "tlm dirty: %" PRIu64 " kbytes, hot %" PRIu64
+                   " kbytes\n", ram->dirty >> 10, ram->hot >> 10);
+}
+
+static void show_overcommit(Monitor *mon, const MigrationTlmOvercommit *oc)
+{
+    if (oc->has_cpus) {
+        monitor_printf(mon, "tlm overcommit: %u host CPUs by %s\n", oc->cpus,
+                       MigrationTlmOvercommitMethodInUse_str(oc->method));
+    }
+    if (oc->note) {
+        monitor_printf(mon, "tlm overcommit note: %s\n", oc->note);
+    }
+}
+
+static void show_downtime(Monitor *mon, const MigrationTlmDowntime *d)
+{
+    monitor_printf(mon, "tlm downtime: vm stop %" PRIu64 " us, sync %" PRIu64
+                   " us, ram %" PRIu64 " us, hold %" PRIu64 " us, device %"
+                   PRIu64 " us, switchover %" PRIu64 " us\n",
+                   d->vm_stop, d->sync, d->ram, d->hold, d->device,
+                   d->switchover);
+}
+
+void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *t)
+{
+    monitor_printf(mon, "tlm stage: %s\n", MigrationTlmStage_str(t->stage));
+    monitor_printf(mon, "tlm progress: %.1f %%\n", t->progress);
+    monitor_printf(mon, "tlm decision: %s\n",
+                   tlm_decision_text(t->decision));
+    show_prediction(mon, t->prediction);
+    if (t->bound) {
+        show_bound(mon, t->bound);
+    }
+    show_ram(mon, t->ram);
+    monitor_printf(mon, "tlm bandwidth: %" PRIu64 " kbytes/s\n",
+                   t->bandwidth >> 10);
+    monitor_printf(mon, "tlm dirty rate: %" PRIu64 " kbytes/s\n",
+                   t->guest->dirty_rate >> 10);
+    monitor_printf(mon, "tlm guest: at %.1f %% of full speed, lost work %"
+                   PRIu64 " ms\n", t->guest->speed * 100,
+                   t->guest->lost_work);
+    monitor_printf(mon, "tlm epochs: %" PRIu64 "\n", t->epochs->count);
+    if (t->overcommit) {
+        show_overcommit(mon, t->overcommit);
+    }
+    if (t->downtime) {
+        show_downtime(mon, t->downtime);
+    }
 }

@@ -1,14 +1,13 @@
 /*
- * TLM: what query-migrate and HMP's info migrate show
+ * TLM: what query-migrate shows
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
-#include "monitor/hmp.h"
-#include "monitor/monitor.h"
 #include "migration/migration.h"
+#include "decision.h"
 #include "internal.h"
 #include "placement.h"
 #include "throttle.h"
@@ -85,27 +84,27 @@ static uint64_t resent_pages(const TlmEngineCounters *c)
  * longer than an epoch takes, the prediction stands; beyond that, the time
  * in which nothing is known to have got through comes on top.
  */
-static void show_live(const TlmMigration *m, MigrationTlmInfo *t,
+static void show_live(const TlmMigration *m, MigrationTlmForecast *f,
                       int64_t elapsed_ms, int64_t since_plan_ms)
 {
     int64_t usual_ms = m->plan.epoch_ms + m->shown_sync_ns / SCALE_MS +
                        PLAN_LATE_MS;
     int64_t late_ms = MAX(0, since_plan_ms - usual_ms);
 
-    if (!t->predicted_total) {
+    if (!f->total) {
         return;                 /* nothing is known yet */
     }
-    t->predicted_total = MAX((int64_t)t->predicted_total + late_ms,
-                             elapsed_ms);
-    t->eta = t->predicted_total - elapsed_ms;
+    f->total = MAX((int64_t)f->total + late_ms, elapsed_ms);
+    f->eta = f->total - elapsed_ms;
 }
 
 /* The planner is not asked any more: go by what is left.  BQL held. */
 static void show_stop(const TlmMigration *m, const MigrationState *s,
                       MigrationTlmInfo *t, int64_t now_ns)
 {
+    MigrationTlmForecast *f = t->prediction;
     double queued = m->running ? tlm_multifd_queued_bytes() : 0;
-    double arrived = MAX(t->stop_bytes - queued, 0);
+    double arrived = MAX(t->ram->stop - queued, 0);
     double left = tlm_bytes(m, tlm_engine_owed(m->engine)) + queued;
     int64_t begin_ns = m->mark_ns[TLM_MARK_SYNCED] ?: now_ns;
     /* A wait for the manager says nothing about the link */
@@ -114,11 +113,10 @@ static void show_stop(const TlmMigration *m, const MigrationState *s,
     if (arrived > 0) {
         t->progress += (100 - t->progress) * arrived / (arrived + left);
     }
-    t->eta = tlm_planner_stop_eta_ms(m->plan.bandwidth,
+    f->eta = tlm_planner_stop_eta_ms(m->plan.bandwidth,
                                      (end_ns - begin_ns) / 1e9, arrived, left);
-    t->predicted_total = (now_ns - m->mark_ns[TLM_MARK_START]) / SCALE_MS +
-                         t->eta;
-    t->predicted_downtime = now_ns / SCALE_MS - s->downtime_start + t->eta;
+    f->total = (now_ns - m->mark_ns[TLM_MARK_START]) / SCALE_MS + f->eta;
+    f->downtime = now_ns / SCALE_MS - s->downtime_start + f->eta;
 }
 
 /* The clock goes on in every state, whoever is waited for */
@@ -126,18 +124,20 @@ static void show_underway(const TlmMigration *m, const MigrationState *s,
                           MigrationTlmInfo *t, int64_t now_ns)
 {
     int64_t elapsed_ms = (now_ns - m->mark_ns[TLM_MARK_START]) / SCALE_MS;
+    MigrationTlmBound *bound = t->bound;
 
     if (m->mark_ns[TLM_MARK_STOPPED]) {
         show_stop(m, s, t, now_ns);
     } else {
-        show_live(m, t, elapsed_ms,
+        show_live(m, t->prediction, elapsed_ms,
                   (now_ns - m->plan_ns) / SCALE_MS);
     }
-    if (t->has_deadline) {
+    if (bound) {
         /* Where nothing is predicted, the time that has passed counts */
-        t->slack = (int64_t)t->deadline - MAX((int64_t)t->predicted_total,
-                                              elapsed_ms);
-        t->bound_reachable &= elapsed_ms < (int64_t)t->deadline;
+        bound->has_slack = true;
+        bound->slack = (int64_t)bound->time -
+                       MAX((int64_t)t->prediction->total, elapsed_ms);
+        bound->reachable &= elapsed_ms < (int64_t)bound->time;
     }
 }
 
@@ -145,22 +145,98 @@ static void show_underway(const TlmMigration *m, const MigrationState *s,
 static void show_end(const TlmMigration *m, const MigrationState *s,
                      MigrationTlmInfo *t)
 {
+    MigrationTlmBound *bound = t->bound;
+
     t->stage = MIGRATION_TLM_STAGE_DONE;
-    t->eta = 0;
+    t->prediction->eta = 0;
     if (s->state != MIGRATION_STATUS_COMPLETED) {
-        t->has_slack = false;
         return;
     }
     t->progress = 100;
-    t->slack = (int64_t)t->deadline - s->total_time;
-    t->bound_reachable = !t->has_deadline || t->slack >= 0;
+    if (bound) {
+        bound->has_slack = true;
+        bound->slack = (int64_t)bound->time - s->total_time;
+        bound->reachable = bound->slack >= 0;
+    }
     t->downtime = downtime(m, s);
+}
+
+static MigrationTlmForecast *prediction(const TlmPlanDecision *plan)
+{
+    MigrationTlmForecast *f = g_new0(MigrationTlmForecast, 1);
+
+    f->total = plan->predicted_total_ms;
+    f->downtime = plan->predicted_downtime_ms;
+    f->eta = plan->eta_ms;
+    f->smallest_bound = plan->smallest_bound_ms;
+    f->downtime_reachable = plan->downtime_reachable;
+    return f;
+}
+
+/* NULL: there is none */
+static MigrationTlmBound *bound(const TlmPlanDecision *plan, uint64_t bound_ms)
+{
+    MigrationTlmBound *b;
+
+    if (!bound_ms) {
+        return NULL;
+    }
+    b = g_new0(MigrationTlmBound, 1);
+    b->time = bound_ms;
+    b->reachable = plan->bound_reachable;
+    return b;
+}
+
+static MigrationTlmRam *ram(const TlmMigration *m, const TlmEngineCounters *c)
+{
+    MigrationTlmRam *r = g_new0(MigrationTlmRam, 1);
+
+    r->mtx = tlm_bytes(m, c->mtx);
+    r->dtx = tlm_bytes(m, c->dtx);
+    r->stop = tlm_bytes(m, c->rest);
+    r->resent = tlm_bytes(m, resent_pages(c));
+    r->skipped = tlm_bytes(m, c->forgotten);
+    r->passed = tlm_bytes(m, c->passed);
+    r->unsent = tlm_bytes(m, m->shown_counts.clean_unsent);
+    r->dirty = tlm_bytes(m, m->shown_counts.dirty);
+    r->hot = tlm_bytes(m, m->shown_counts.hot);
+    return r;
+}
+
+static MigrationTlmGuest *guest(const TlmMigration *m, const MigrationState *s,
+                                int64_t now_ns)
+{
+    MigrationTlmGuest *g = g_new0(MigrationTlmGuest, 1);
+
+    g->speed = m->shown_speed;
+    g->dirty_rate = m->plan.dirty_rate;
+    g->lost_work = lost_ns(m, s, now_ns) / SCALE_MS;
+    return g;
+}
+
+static MigrationTlmEpochs *epochs(const TlmMigration *m,
+                                  const TlmEngineCounters *c)
+{
+    MigrationTlmEpochs *e = g_new0(MigrationTlmEpochs, 1);
+
+    e->count = c->epochs;
+    e->sync_time = m->shown_sync_ns / SCALE_US;
+    return e;
+}
+
+static uint64_t live_ms(const TlmMigration *m, int64_t now_ns)
+{
+    int64_t end_ns = m->mark_ns[TLM_MARK_STOPPING] ?: now_ns;
+
+    if (!m->mark_ns[TLM_MARK_LIVE]) {
+        return 0;
+    }
+    return (end_ns - m->mark_ns[TLM_MARK_LIVE]) / SCALE_MS;
 }
 
 MigrationTlmInfo *tlm_info(TlmMigration *m)
 {
     MigrationState *s = migrate_get_current();
-    uint64_t bound = s->parameters.tlm_time_bound;
     TlmEngineCounters c;
     int64_t now_ns;
     MigrationTlmInfo *t;
@@ -183,36 +259,15 @@ MigrationTlmInfo *tlm_info(TlmMigration *m)
     t = g_new0(MigrationTlmInfo, 1);
     t->stage = m->stage;
     t->progress = m->plan.progress * 100;
-    t->eta = m->plan.eta_ms;
-    t->predicted_total = m->plan.predicted_total_ms;
-    t->predicted_downtime = m->plan.predicted_downtime_ms;
-    t->smallest_bound = m->plan.smallest_bound_ms;
-    t->bound_reachable = m->plan.bound_reachable;
-    t->downtime_reachable = m->plan.downtime_reachable;
-    t->has_deadline = t->has_slack = bound;
-    t->deadline = bound;
-    t->mtx_bytes = tlm_bytes(m, c.mtx);
-    t->dtx_bytes = tlm_bytes(m, c.dtx);
-    t->stop_bytes = tlm_bytes(m, c.rest);
-    t->resent_bytes = tlm_bytes(m, resent_pages(&c));
-    t->skipped_bytes = tlm_bytes(m, c.forgotten);
-    t->passed_bytes = tlm_bytes(m, c.passed);
-    t->unsent_bytes = tlm_bytes(m, m->shown_counts.clean_unsent);
-    t->dirty_bytes = tlm_bytes(m, m->shown_counts.dirty);
-    t->hot_bytes = tlm_bytes(m, m->shown_counts.hot);
+    t->decision = tlm_decision(m->plan.reason);
+    t->live_time = live_ms(m, now_ns);
     t->bandwidth = m->plan.bandwidth;
-    t->dirty_rate = m->plan.dirty_rate;
-    t->epochs = c.epochs;
-    t->sync_time = m->shown_sync_ns / SCALE_US;
-    t->decision = g_strdup(tlm_plan_reason_str(m->plan.reason));
-    t->guest_speed = m->shown_speed;
-    t->lost_work = lost_ns(m, s, now_ns) / SCALE_MS;
-    tlm_placement_fill_info(t);
-    if (m->mark_ns[TLM_MARK_LIVE]) {
-        int64_t end_ns = m->mark_ns[TLM_MARK_STOPPING] ?: now_ns;
-
-        t->live_time = (end_ns - m->mark_ns[TLM_MARK_LIVE]) / SCALE_MS;
-    }
+    t->prediction = prediction(&m->plan);
+    t->bound = bound(&m->plan, s->parameters.tlm_time_bound);
+    t->ram = ram(m, &c);
+    t->guest = guest(m, s, now_ns);
+    t->epochs = epochs(m, &c);
+    t->overcommit = tlm_placement_info();
     /* The status is "completed" a moment before we are told */
     if (m->mark_ns[TLM_MARK_END] ||
         s->state == MIGRATION_STATUS_COMPLETED) {
@@ -223,57 +278,4 @@ MigrationTlmInfo *tlm_info(TlmMigration *m)
     /* What has just reached the kernel has not arrived: no step back */
     t->progress = m->shown_progress = MAX(t->progress, m->shown_progress);
     return t;
-}
-
-void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *t)
-{
-    monitor_printf(mon, "tlm stage: %s\n", MigrationTlmStage_str(t->stage));
-    monitor_printf(mon, "tlm progress: %.1f %%\n", t->progress);
-    monitor_printf(mon, "tlm eta: %" PRIu64 " ms\n", t->eta);
-    monitor_printf(mon, "tlm predicted total: %" PRIu64 " ms\n",
-                   t->predicted_total);
-    monitor_printf(mon, "tlm predicted downtime: %" PRIu64 " ms\n",
-                   t->predicted_downtime);
-    if (t->has_slack) {
-        monitor_printf(mon, "tlm deadline: %" PRIu64 " ms, slack %" PRId64
-                       " ms%s\n", t->deadline, t->slack,
-                       t->bound_reachable ? "" : " (bound out of reach)");
-    }
-    monitor_printf(mon, "tlm mtx: %" PRIu64 " kbytes\n", t->mtx_bytes >> 10);
-    monitor_printf(mon, "tlm dtx: %" PRIu64 " kbytes\n", t->dtx_bytes >> 10);
-    monitor_printf(mon, "tlm stop: %" PRIu64 " kbytes\n",
-                   t->stop_bytes >> 10);
-    monitor_printf(mon, "tlm resent: %" PRIu64 " kbytes\n",
-                   t->resent_bytes >> 10);
-    monitor_printf(mon, "tlm skipped: %" PRIu64 " kbytes\n",
-                   t->skipped_bytes >> 10);
-    monitor_printf(mon, "tlm unsent: %" PRIu64 " kbytes\n",
-                   t->unsent_bytes >> 10);
-    monitor_printf(mon, "tlm dirty: %" PRIu64 " kbytes, hot %" PRIu64
-                   " kbytes\n", t->dirty_bytes >> 10, t->hot_bytes >> 10);
-    monitor_printf(mon, "tlm bandwidth: %" PRIu64 " kbytes/s\n",
-                   t->bandwidth >> 10);
-    monitor_printf(mon, "tlm dirty rate: %" PRIu64 " kbytes/s\n",
-                   t->dirty_rate >> 10);
-    monitor_printf(mon, "tlm epochs: %" PRIu64 "\n", t->epochs);
-    monitor_printf(mon, "tlm decision: %s\n", t->decision);
-    monitor_printf(mon, "tlm guest speed: %.1f %%, lost work %" PRIu64
-                   " ms\n", t->guest_speed * 100, t->lost_work);
-    if (t->has_overcommit_cpus) {
-        monitor_printf(mon, "tlm overcommit: %u host CPUs by %s\n",
-                       t->overcommit_cpus, t->overcommit_method);
-    }
-    if (t->overcommit_note) {
-        monitor_printf(mon, "tlm overcommit note: %s\n",
-                       t->overcommit_note);
-    }
-    if (t->downtime) {
-        monitor_printf(mon, "tlm downtime: vm stop %" PRIu64 " us, sync %"
-                       PRIu64 " us, ram %" PRIu64 " us, hold %" PRIu64
-                       " us, device %" PRIu64 " us, switchover %" PRIu64
-                       " us\n",
-                       t->downtime->vm_stop, t->downtime->sync,
-                       t->downtime->ram, t->downtime->hold,
-                       t->downtime->device, t->downtime->switchover);
-    }
 }

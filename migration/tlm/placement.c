@@ -15,6 +15,7 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
+#include "qapi/util.h"
 #include "qemu/error-report.h"
 #include "qapi/qapi-events-migration-tlm.h"
 #include "hw/core/cpu.h"
@@ -37,7 +38,7 @@ static struct {
     int64_t since_ns;           /* share holds since then */
     double lost_ns;             /* before that */
     unsigned cpus;              /* 0: not over-committed */
-    const char *in_use;
+    MigrationTlmOvercommitMethodInUse in_use;
     char *note;
 } placement;
 
@@ -204,29 +205,39 @@ static void account(double share)
  * takes, it accounts for itself.  If and when a manager answers the event
  * is not known: the planner must not count on it.
  */
-static double share_of(unsigned cpus, const char *method)
+static double share_of(unsigned cpus, MigrationTlmOvercommitMethodInUse method)
 {
-    if (g_str_equal(method, "throttle") || g_str_equal(method, "event")) {
+    if (method == MIGRATION_TLM_OVERCOMMIT_METHOD_IN_USE_THROTTLE ||
+        method == MIGRATION_TLM_OVERCOMMIT_METHOD_IN_USE_EVENT) {
         return 1;
     }
     return MIN(1, (double)cpus / placement.vcpus);
 }
 
-static void announce(unsigned cpus, const char *method)
+static void announce(unsigned cpus, MigrationTlmOvercommitMethodInUse method)
 {
     WITH_QEMU_LOCK_GUARD(&placement.lock) {
         placement.cpus = cpus;
-        placement.in_use = cpus ? method : NULL;
+        placement.in_use = method;
     }
-    trace_tlm_overcommit(cpus, placement.vcpus, method);
+    trace_tlm_overcommit(cpus, placement.vcpus,
+                         MigrationTlmOvercommitMethodInUse_str(method));
     qapi_event_send_migration_tlm_overcommit(cpus, placement.vcpus, method);
+}
+
+/* The backends of overcommit/ have QAPI's names */
+static MigrationTlmOvercommitMethodInUse method_of(const TlmOc *oc)
+{
+    return qapi_enum_parse(&MigrationTlmOvercommitMethodInUse_lookup,
+                           tlm_oc_method_in_use(oc), -1, &error_abort);
 }
 
 double tlm_placement_step(double progress)
 {
+    MigrationTlmOvercommitMethodInUse method =
+        MIGRATION_TLM_OVERCOMMIT_METHOD_IN_USE_THROTTLE;
     g_autoptr(GArray) tids = NULL;
     g_autoptr(GError) gerr = NULL;
-    const char *method = "throttle";
     unsigned cpus, vcpus;
 
     if (!placement.schedule) {
@@ -250,13 +261,13 @@ double tlm_placement_step(double progress)
 
     placement.speed = 1;
     if (placement.method == MIGRATION_TLM_OVERCOMMIT_METHOD_EVENT) {
-        method = "event";
+        method = MIGRATION_TLM_OVERCOMMIT_METHOD_IN_USE_EVENT;
     } else if (placement.oc &&
                tlm_oc_apply(placement.oc, (pid_t *)tids->data, tids->len,
                             cpus, &gerr)) {
         const char *why_not = tlm_oc_why_not(placement.oc);
 
-        method = tlm_oc_method_in_use(placement.oc);
+        method = method_of(placement.oc);
         cpus = tlm_oc_level(placement.oc);
         if (why_not) {
             set_note(why_not);
@@ -288,10 +299,8 @@ void tlm_placement_end(void)
                     gerr->message);
     }
     if (placement.cpus) {
-        g_autofree char *method = g_strdup(placement.in_use);
-
         account(1);
-        announce(0, method);
+        announce(0, placement.in_use);
     }
     g_clear_pointer(&placement.oc, tlm_oc_free);
     g_clear_pointer(&placement.schedule, tlm_oc_schedule_free);
@@ -311,12 +320,18 @@ double tlm_placement_lost_ns(void)
            (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - placement.since_ns);
 }
 
-void tlm_placement_fill_info(MigrationTlmInfo *t)
+MigrationTlmOvercommit *tlm_placement_info(void)
 {
-    QEMU_LOCK_GUARD(&placement.lock);
+    MigrationTlmOvercommit *info;
 
-    t->has_overcommit_cpus = placement.cpus;
-    t->overcommit_cpus = placement.cpus;
-    t->overcommit_method = g_strdup(placement.in_use);
-    t->overcommit_note = g_strdup(placement.note);
+    QEMU_LOCK_GUARD(&placement.lock);
+    if (!placement.cpus && !placement.note) {
+        return NULL;
+    }
+    info = g_new0(MigrationTlmOvercommit, 1);
+    info->has_cpus = info->has_method = placement.cpus;
+    info->cpus = placement.cpus;
+    info->method = placement.in_use;
+    info->note = g_strdup(placement.note);
+    return info;
 }

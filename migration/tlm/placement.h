@@ -29,6 +29,7 @@ void tlm_placement_end(void);
 double tlm_placement_share(void);
 /* Guest time lost to over-commit other than by throttling, in ns */
 double tlm_placement_lost_ns(void);
-void tlm_placement_fill_info(MigrationTlmInfo *t);
+/* For query-migrate.  NULL: there is nothing to say. */
+MigrationTlmOvercommit *tlm_placement_info(void);
 
 #endif

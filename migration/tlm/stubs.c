@@ -104,10 +104,6 @@ void tlm_fill_info(MigrationInfo *info)
 {
 }
 
-void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *info)
-{
-}
-
 unsigned tlm_channel_group(unsigned id, unsigned channels)
 {
     return 0;

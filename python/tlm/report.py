@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is said of a migration after its end."""
 
+from . import decisions
 from .figures import duration, rate, size
 
 SHOWN_US = 1000             # parts of the downtime below it are "the rest"
@@ -28,7 +29,7 @@ def report(status):
         f'  wire      {size(ram.transferred):>8}  in '
         f'{duration(status.total_ms)} '
         f'({rate(ram.transferred / total_s)}), {tlm.epochs} epochs',
-        f'  decision  {tlm.decision}',
+        f'  decision  {decisions.text(tlm.decision)}',
         f"  lost work {duration(tlm.lost_work):>8}  of the guest's time, "
         'slowed and stopped',
     ]

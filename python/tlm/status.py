@@ -27,34 +27,42 @@ class Tlm:
 
     @property
     def decision(self):
+        """A value of QAPI's enum; decisions.text() says it to a person."""
         return self._members['decision']
 
     # What is predicted; 0 while nothing is known
 
     @property
     def eta(self):
-        return self._members['eta']
+        return self._members['prediction']['eta']
 
     @property
     def predicted_total(self):
-        return self._members['predicted-total']
+        return self._members['prediction']['total']
 
     @property
     def predicted_downtime(self):
-        return self._members['predicted-downtime']
+        return self._members['prediction']['downtime']
 
     @property
     def downtime_reachable(self):
-        return self._members['downtime-reachable']
+        return self._members['prediction']['downtime-reachable']
+
+    # The bound
 
     @property
     def bound_reachable(self):
-        return self._members['bound-reachable']
+        """True as well if there is no bound."""
+        return self._bound.get('reachable', True)
 
     @property
     def slack(self):
         """Bound less predicted total; None: there is no bound."""
-        return self._members.get('slack')
+        return self._bound.get('slack')
+
+    @property
+    def _bound(self):
+        return self._members.get('bound', {})
 
     # Link and guest
 
@@ -65,53 +73,58 @@ class Tlm:
 
     @property
     def dirty_rate(self):
-        return self._members['dirty-rate']
+        return self._members['guest']['dirty-rate']
 
     @property
     def guest_speed(self):
-        return self._members['guest-speed']
+        return self._members['guest']['speed']
 
     @property
     def lost_work(self):
-        return self._members['lost-work']
+        return self._members['guest']['lost-work']
 
     # RAM
 
     @property
     def mtx_bytes(self):
-        return self._members['mtx-bytes']
+        return self._members['ram']['mtx']
 
     @property
     def dtx_bytes(self):
-        return self._members['dtx-bytes']
+        return self._members['ram']['dtx']
 
     @property
     def stop_bytes(self):
-        return self._members['stop-bytes']
+        return self._members['ram']['stop']
 
     @property
     def resent_bytes(self):
-        return self._members['resent-bytes']
+        return self._members['ram']['resent']
 
     @property
     def skipped_bytes(self):
-        return self._members['skipped-bytes']
+        return self._members['ram']['skipped']
 
     @property
     def epochs(self):
-        return self._members['epochs']
+        """How many there were."""
+        return self._members['epochs']['count']
 
     # Over-commit
 
     @property
     def overcommit_cpus(self):
         """Host CPUs for all vCPUs; None: as many as ever."""
-        return self._members.get('overcommit-cpus')
+        return self._overcommit.get('cpus')
 
     @property
     def overcommit_by_event(self):
         """Whether somebody else than QEMU has to place the vCPUs."""
-        return self._members.get('overcommit-method') == 'event'
+        return self._overcommit.get('method') == 'event'
+
+    @property
+    def _overcommit(self):
+        return self._members.get('overcommit', {})
 
     # After the end
 

@@ -173,14 +173,14 @@ class TlmCase(MigrationCase):
         tlm = info['tlm']
         self.assertEqual(tlm['stage'], 'done')
         self.assertEqual(tlm['progress'], 100)
-        self.assertGreater(tlm['epochs'], 0)
-        sent = tlm['mtx-bytes'] + tlm['dtx-bytes'] + tlm['stop-bytes']
-        owed = info['ram']['total'] - tlm['skipped-bytes']
+        self.assertGreater(tlm['epochs']['count'], 0)
+        sent = tlm['ram']['mtx'] + tlm['ram']['dtx'] + tlm['ram']['stop']
+        owed = info['ram']['total'] - tlm['ram']['skipped']
         self.assertGreaterEqual(sent, owed)
         if report:
             self.assertEqual(report['pages'] * PAGE, sent)
             self.assertEqual(report['pages_sent_again'] * PAGE,
-                             tlm['resent-bytes'])
+                             tlm['ram']['resent'])
             self.assertEqual(report['distinct_pages'] * PAGE, owed)
 
     def stages(self, src):

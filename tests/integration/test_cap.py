@@ -67,18 +67,19 @@ class Cap(TlmCase):
         and the bound in reach."""
         def asked():
             info = src.qmp('query-migrate')
-            tlm = info.get('tlm', {'stage': 'setup', 'epochs': 0,
-                                   'bound-reachable': True})
             self.assertIn(info['status'], ('setup', 'active'), info)
+            if 'tlm' not in info:
+                return False
+            tlm = info['tlm']
             self.assertIn(tlm['stage'], ('setup', 'live'))
-            self.assertTrue(tlm['bound-reachable'])
-            return tlm['epochs'] >= EPOCHS
+            self.assertTrue(tlm['bound']['reachable'])
+            return tlm['epochs']['count'] >= EPOCHS
         wait_until(asked, 60, f'{EPOCHS} epochs')
 
     def end(self, guest, src, dst):
         """It has completed, and nobody has ever doubted that it would."""
         info = migration.wait_status(src, 'completed')
-        self.assertTrue(info['tlm']['bound-reachable'])
+        self.assertTrue(info['tlm']['bound']['reachable'])
         src.pull_events()
         self.assertNotIn('MIGRATION_TLM_BOUND',
                          [e['event'] for e in src.events])
@@ -178,7 +179,7 @@ class Cap(TlmCase):
         if 'stop' not in self.stages(src):
             self.assertRegex(info['error-desc'], "the smallest that can is "
                              r"\d+ ms, as 'max-bandwidth' is 75000000 bytes/s")
-            self.assertFalse(info['tlm']['bound-reachable'])
+            self.assertFalse(info['tlm']['bound']['reachable'])
         self.assert_runs_on(guest, src)
 
     def test_stop_is_cancelled(self):

@@ -40,10 +40,11 @@ class Clock(TlmCase):
         time.sleep(1)
         now = self.tlm()
         ms = (time.monotonic() - start) * 1000
-        self.assertLess(now['slack'], first['slack'] - 500)
-        self.assertGreater(now['slack'], first['slack'] - ms - 500)
-        self.assertGreater(now['predicted-total'],
-                           first['predicted-total'] + 500)
+        slack = first['bound']['slack']
+        self.assertLess(now['bound']['slack'], slack - 500)
+        self.assertGreater(now['bound']['slack'], slack - ms - 500)
+        self.assertGreater(now['prediction']['total'],
+                           first['prediction']['total'] + 500)
         return first, now
 
     def assert_bound_passes(self):
@@ -52,9 +53,9 @@ class Clock(TlmCase):
         self.assertFalse(event['reachable'])
         self.assertGreaterEqual(event['smallest'], BOUND)
         tlm = self.tlm()
-        self.assertFalse(tlm['bound-reachable'])
+        self.assertFalse(tlm['bound']['reachable'])
         # 0 if this is asked in the very millisecond
-        self.assertLessEqual(tlm['slack'], 0)
+        self.assertLessEqual(tlm['bound']['slack'], 0)
 
     def assert_end(self, kept):
         info = migration.wait_status(self.src, 'completed')
@@ -62,10 +63,11 @@ class Clock(TlmCase):
         info = self.src.qmp('query-migrate')
         tlm = info['tlm']
         self.assertEqual(tlm['stage'], 'done')
-        self.assertEqual(tlm['eta'], 0)
-        self.assertEqual(tlm['slack'], tlm['deadline'] - info['total-time'])
-        self.assertEqual(tlm['slack'] >= 0, kept)
-        self.assertEqual(tlm['bound-reachable'], kept)
+        self.assertEqual(tlm['prediction']['eta'], 0)
+        bound = tlm['bound']
+        self.assertEqual(bound['slack'], bound['time'] - info['total-time'])
+        self.assertEqual(bound['slack'] >= 0, kept)
+        self.assertEqual(bound['reachable'], kept)
         self.assertEqual(sum(tlm['downtime'].values()),
                          info['downtime'] * 1000)
         return tlm
@@ -85,7 +87,8 @@ class Clock(TlmCase):
         wait_until(lambda: self.tlm()['stage'] != 'stop', 10, 'it is held')
         self.assertEqual(self.tlm()['stage'], 'pre-switchover')
         first, now = self.assert_goes_on()
-        self.assertGreater(now['lost-work'], first['lost-work'] + 500)
+        self.assertGreater(now['guest']['lost-work'],
+                           first['guest']['lost-work'] + 500)
         self.assert_bound_passes()
         self.go_on()
         tlm = self.assert_end(False)
@@ -103,8 +106,8 @@ class Clock(TlmCase):
         info = migration.wait_status(self.src, 'failed')
         self.assertIn(f'{BOUND} ms has passed in pre-switchover',
                       info['error-desc'])
-        self.assertEqual(info['tlm']['eta'], 0)
-        self.assertNotIn('slack', info['tlm'])
+        self.assertEqual(info['tlm']['prediction']['eta'], 0)
+        self.assertNotIn('slack', info['tlm']['bound'])
         self.dst.close()
         self.assert_runs_on(self.guest, self.src)
         migration.set_capabilities(self.src, pause_before_switchover=False)
@@ -137,13 +140,13 @@ class Clock(TlmCase):
     def test_cancelled(self):
         self.begin(max_bandwidth=CRAWL, tlm_time_bound=60000)
         wait_until(lambda: self.src.qmp('query-migrate').get('tlm', {})
-                   .get('eta'), 30, 'an ETA is shown')
+                   .get('prediction', {}).get('eta'), 30, 'an ETA is shown')
         self.src.qmp('migrate_cancel')
         info = migration.wait_status(self.src, 'cancelled')
         wait_until(lambda: self.tlm()['stage'] == 'done', 30, 'it is done')
         info = self.src.qmp('query-migrate')
-        self.assertEqual(info['tlm']['eta'], 0)
-        self.assertNotIn('slack', info['tlm'])
+        self.assertEqual(info['tlm']['prediction']['eta'], 0)
+        self.assertNotIn('slack', info['tlm']['bound'])
 
     def test_no_more_left_than_there_is(self):
         """libvirt and others compute progress from it."""

@@ -155,7 +155,7 @@ class NoManualProtect(TlmCase):
     def test_hotcold(self):
         info = self.check(RomGuest(ws_mb=64, pattern='hotcold', rate=STEADY),
                           max_bandwidth=CRAWL)
-        self.assertGreater(info['tlm']['resent-bytes'], 0)
+        self.assertGreater(info['tlm']['ram']['resent'], 0)
 
     def test_unthrottled(self):
         self.check(RomGuest(ws_mb=64), max_bandwidth=50 * MB)

@@ -79,12 +79,12 @@ class File(TlmCase):
                 tlm = self.check(
                     RomGuest(ws_mb=64, pattern='hotcold', rate=STEADY), accel,
                     max_bandwidth=CRAWL)
-                self.assertGreater(tlm['resent-bytes'], 0)
-                self.assertGreater(tlm['mtx-bytes'], 0)
+                self.assertGreater(tlm['ram']['resent'], 0)
+                self.assertGreater(tlm['ram']['mtx'], 0)
 
     def test_unthrottled(self):
         tlm = self.check(RomGuest(ws_mb=64), channels=4)
-        self.assertGreater(tlm['stop-bytes'], 0)
+        self.assertGreater(tlm['ram']['stop'], 0)
 
     def test_converging(self):
         self.check(RomGuest(ws_mb=64), tlm_converge='auto',
@@ -103,7 +103,7 @@ class File(TlmCase):
                           max_bandwidth=CRAWL)
         info = migration.wait_status(src, 'completed')
         self.assert_tlm_info(info)
-        self.assertGreater(info['tlm']['resent-bytes'], 0)
+        self.assertGreater(info['tlm']['ram']['resent'], 0)
         self.restore(guest, src, path, direct_io=True)
         self.restore(guest, src, path)
         self.restore(guest, src, path, multifd=False)
@@ -129,7 +129,7 @@ class File(TlmCase):
         self.assertEqual(migration.status(src), 'active')
         migration.set_parameters(src, max_bandwidth=SLOW)
         info = migration.wait_status(src, 'completed')
-        self.assertGreaterEqual(info['tlm']['resent-bytes'], 16 * MB)
+        self.assertGreaterEqual(info['tlm']['ram']['resent'], 16 * MB)
         self.assertEqual(src.read_block(block, was_set, 8 * MB),
                          bytes(8 * MB))
         self.assertEqual(src.read_block(block, was_zero, 8 * MB),

@@ -191,7 +191,7 @@ class VirtCase(unittest.TestCase):
         """What the tool has seen last.  libvirt may have ended QEMU before
         it could see the end."""
         self.assertIn('tlm', info)
-        self.assertGreater(info['tlm']['mtx-bytes'], 0)
+        self.assertGreater(info['tlm']['ram']['mtx'], 0)
         if info['status'] == 'completed':
             self.assertEqual(info['tlm']['stage'], 'done')
             self.assertIn('downtime', info['tlm'])
@@ -634,7 +634,8 @@ class Overcommit(VirtCase):
     def test_moved_and_back(self):
         domain, before, p = self.begin_moved()
         tlm = self.a.qmp(domain.name, 'query-migrate')['tlm']
-        self.assertEqual((tlm['overcommit-method'], tlm['overcommit-cpus']),
+        overcommit = tlm['overcommit']
+        self.assertEqual((overcommit['method'], overcommit['cpus']),
                          ('event', 1))
         os.kill(child_of(p), signal.SIGINT)
         code, out = self.end(p)

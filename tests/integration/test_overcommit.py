@@ -91,15 +91,16 @@ class Overcommit(MigrationCase):
         for tid in vcpu_threads(src):
             self.assertEqual(now[tid], before[tid])
         info = src.qmp('query-migrate').get('tlm', {})
-        self.assertNotIn('overcommit-cpus', info)
+        self.assertNotIn('cpus', info.get('overcommit', {}))
 
     def assert_at_full_speed(self, src):
         """For the books, as nobody has answered the event."""
-        epochs = src.qmp('query-migrate')['tlm']['epochs']
-        wait_until(lambda: src.qmp('query-migrate')['tlm']['epochs'] >=
-                   epochs + 2, 60, 'two more epochs')
-        info = src.qmp('query-migrate')['tlm']
-        self.assertEqual((info['guest-speed'], info['lost-work']), (1, 0))
+        def epochs():
+            return src.qmp('query-migrate')['tlm']['epochs']['count']
+        first = epochs()
+        wait_until(lambda: epochs() >= first + 2, 60, 'two more epochs')
+        of_guest = src.qmp('query-migrate')['tlm']['guest']
+        self.assertEqual((of_guest['speed'], of_guest['lost-work']), (1, 0))
 
     def assert_runs_at_source(self, guest, src):
         guest.wait_alive(src)
@@ -115,9 +116,8 @@ class Overcommit(MigrationCase):
         for method in self.methods():
             with self.sub(method=method):
                 guest, src, dst, before, used = self.prepare(method)
-                info = src.qmp('query-migrate')['tlm']
-                self.assertEqual(info['overcommit-cpus'], 1)
-                self.assertEqual(info['overcommit-method'], used)
+                info = src.qmp('query-migrate')['tlm']['overcommit']
+                self.assertEqual((info['cpus'], info['method']), (1, used))
                 self.assert_held(src, before, used)
                 if used == 'event':
                     self.assert_at_full_speed(src)
@@ -244,7 +244,7 @@ class Overcommit(MigrationCase):
         self.assert_held(src, before, data['method'])
         if speed:
             wait_until(lambda: abs(src.qmp('query-migrate')['tlm']
-                                   ['guest-speed'] - speed) < 0.1,
+                                   ['guest']['speed'] - speed) < 0.1,
                        60, 'the speed is that for two vCPUs')
         src.qmp('migrate_cancel')
         migration.wait_status(src, 'cancelled')
@@ -262,7 +262,8 @@ class Overcommit(MigrationCase):
                     method, extra=('-run-with', f'chroot={root}'))
                 self.assertEqual(used,
                                  'event' if method == 'event' else 'throttle')
-                note = src.qmp('query-migrate')['tlm'].get('overcommit-note')
+                tlm = src.qmp('query-migrate')['tlm']
+                note = tlm['overcommit'].get('note')
                 self.assertEqual(note is None,
                                  method in ('throttle', 'event'), note)
                 migration.set_parameters(src, max_bandwidth=0)

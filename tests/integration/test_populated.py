@@ -96,11 +96,11 @@ class Populated(MigrationCase):
         report = check.report()
         self.assert_wire_clean(report, 2)
         sent = report['distinct_pages'] * PAGE
-        skipped = info['tlm']['skipped-bytes'] if 'tlm' in info else 0
+        skipped = info['tlm']['ram']['skipped'] if 'tlm' in info else 0
         self.assertEqual(sent, info['ram']['total'] - skipped)
-        self.assertEqual(info.get('tlm', {}).get('resent-bytes', 0),
-                         report['pages_sent_again'] * PAGE
-                         if 'tlm' in info else 0)
+        if 'tlm' in info:
+            self.assertEqual(info['tlm']['ram']['resent'],
+                             report['pages_sent_again'] * PAGE)
         return sent, skipped, result
 
     def check(self, guest, accel='tcg', **params):
@@ -131,7 +131,7 @@ class Populated(MigrationCase):
         info = migration.wait_status(src, 'completed')
         self.assertLess(os.stat(memory).st_blocks * 512, before + MB)
         self.assertLess(before, 140 * MB)
-        self.assertGreater(info['tlm']['skipped-bytes'], 880 * MB)
+        self.assertGreater(info['tlm']['ram']['skipped'], 880 * MB)
         self.finish(guest, src, dst)
 
     def test_all_used(self):
@@ -175,10 +175,10 @@ class Populated(MigrationCase):
         report = check.report()
         self.assert_wire_clean(report, 2)
         sent = report['distinct_pages'] * PAGE
-        skipped = info['tlm']['skipped-bytes']
+        skipped = info['tlm']['ram']['skipped']
         self.assertEqual(sent, info['ram']['total'] - skipped)
         self.assertEqual(report['pages_sent_again'] * PAGE,
-                         info['tlm']['resent-bytes'])
+                         info['tlm']['ram']['resent'])
         return sent, skipped
 
     def test_linux(self):
@@ -357,8 +357,8 @@ class MovedShared(MigrationCase):
         if not while_running:
             self.assertLess(os.stat(memory).st_blocks, before + MB // 512)
         self.finish(guest, src, dst, check)
-        self.assertGreater(info['tlm']['skipped-bytes'], 0)
-        self.assertLess(info['tlm']['skipped-bytes'],
+        self.assertGreater(info['tlm']['ram']['skipped'], 0)
+        self.assertLess(info['tlm']['ram']['skipped'],
                         (self.MEM - self.USED) * MB)
 
     def test_no_data(self):
@@ -441,15 +441,15 @@ class Hinted(TlmCase):
         self.assert_wire_clean(report, 2)
         self.assert_tlm_info(info)
         tlm = info['tlm']
-        skipped = tlm['skipped-bytes'] // MB
+        skipped = tlm['ram']['skipped'] // MB
         print(f'{self.id()}: {skipped} MiB skipped, {report["pages"]} pages '
               f'sent, {report["distinct_pages"]} different ones, '
               f'{result.differing} differ, {tlm}')
         # A page that was sent, became dirty and then free is skipped as well
-        self.assertEqual(report['pages'] * PAGE, tlm['mtx-bytes'] +
-                         tlm['dtx-bytes'] + tlm['stop-bytes'])
+        self.assertEqual(report['pages'] * PAGE, tlm['ram']['mtx'] +
+                         tlm['ram']['dtx'] + tlm['ram']['stop'])
         self.assertGreaterEqual(report['distinct_pages'] * PAGE,
-                                info['ram']['total'] - tlm['skipped-bytes'])
+                                info['ram']['total'] - tlm['ram']['skipped'])
         return report
 
     def check_fewer(self, **params):

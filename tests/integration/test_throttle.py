@@ -69,7 +69,8 @@ class Throttled(TlmCase):
         def throttled():
             info = self.src.qmp('query-migrate')
             self.assertNotIn(info['status'], migration.FINAL)
-            return info.get('tlm', {}).get('guest-speed', 1) < THROTTLED / 2
+            return 'tlm' in info and \
+                info['tlm']['guest']['speed'] < THROTTLED / 2
         wait_until(throttled, 60, 'the guest is throttled')
 
     def assert_throttled(self):
@@ -124,7 +125,7 @@ class Throttled(TlmCase):
         def lost():
             info = self.src.qmp('query-migrate')
             self.assertNotIn(info['status'], migration.FINAL)
-            return info.get('tlm', {}).get('lost-work', 0)
+            return info['tlm']['guest']['lost-work'] if 'tlm' in info else 0
         before = lost()
         wait_until(lambda: lost() >= before + ms, 60,
                    f'{ms} ms of the guest are lost')

@@ -36,8 +36,8 @@ class Complete(TlmCase):
     def test_rom_tcg(self):
         info, report = self.check(RomGuest(ws_mb=64))
         # Unthrottled, it dirties all of its set in every epoch
-        self.assertGreater(info['tlm']['stop-bytes'], 0)
-        self.assertGreater(info['tlm']['mtx-bytes'], 0)
+        self.assertGreater(info['tlm']['ram']['stop'], 0)
+        self.assertGreater(info['tlm']['ram']['mtx'], 0)
         self.assertGreater(report['syncs'], 1)
 
     def test_rom_kvm(self):
@@ -53,7 +53,7 @@ class Complete(TlmCase):
         # slow, scattered, and time for pages to settle: dtx's work
         info, _ = self.check(RomGuest(ws_mb=64, rate=1000, stride=17),
                              max_bandwidth=CRAWL)
-        self.assertGreater(info['tlm']['dtx-bytes'], 0)
+        self.assertGreater(info['tlm']['ram']['dtx'], 0)
 
     def test_two_vcpus(self):
         for accel in ('tcg', 'kvm'):
@@ -74,8 +74,8 @@ class Complete(TlmCase):
     def test_dtx_off(self):
         info, report = self.check(RomGuest(ws_mb=64, pattern='hotcold'),
                                   tlm_dtx=False)
-        self.assertEqual(info['tlm']['dtx-bytes'], 0)
-        self.assertGreater(info['tlm']['stop-bytes'], 0)
+        self.assertEqual(info['tlm']['ram']['dtx'], 0)
+        self.assertGreater(info['tlm']['ram']['stop'], 0)
         self.assertGreater(report['pages'], 0)
 
     def test_epoch_lengths(self):
@@ -288,7 +288,7 @@ class Observed(TlmCase):
                 info = migration.wait_status(src, 'completed')
                 self.finish(guest, src, dst)
                 self.assert_tlm_info(info)
-                self.assertLess(info['tlm']['mtx-bytes'], 16 * MB)
+                self.assertLess(info['tlm']['ram']['mtx'], 16 * MB)
 
     def test_switchover_command_needs_a_migration(self):
         guest = RomGuest(ws_mb=16)
@@ -336,7 +336,7 @@ class Bound(TlmCase):
                                        max_bandwidth=128 * MB,
                                        tlm_time_bound=1000)
                 self.assert_tlm_info(info)
-                self.assertGreater(info['tlm']['stop-bytes'], 0)
+                self.assertGreater(info['tlm']['ram']['stop'], 0)
 
     def test_reset_while_throttled(self):
         """A reset pauses and resumes the vCPUs as well, in its own way."""
@@ -364,7 +364,7 @@ class Bound(TlmCase):
         def throttled():
             info = src.qmp('query-migrate')
             self.assertNotIn(info['status'], migration.FINAL)
-            return info.get('tlm', {}).get('guest-speed', 1) < 0.5
+            return 'tlm' in info and info['tlm']['guest']['speed'] < 0.5
         wait_until(throttled, 60, 'the guest is throttled')
 
 
@@ -646,7 +646,7 @@ class Interrupted(TlmCase):
             self.wait_stage(src, 'live')
             src.qmp('migrate-tlm-switchover')
             self.wait_stage(src, 'stop')
-            wait_until(lambda: src.qmp('query-migrate')['tlm']['stop-bytes'],
+            wait_until(lambda: src.qmp('query-migrate')['tlm']['ram']['stop'],
                        30, 'the dirty log has been read')
             qtest.do('memset', buffer, pages * PAGE, 0x22)
             info = migration.wait_status(src, 'completed')

@@ -23,6 +23,7 @@ import xml.etree.ElementTree as ElementTree
 from bench import (claims, facts, figures, linux, order, plan, promises,
                    report, run, schemes, series, sim, store, svg, table,
                    timeline)
+from bench.flat import grouped
 from bench.modes import MODES
 from bench.workloads import WORKLOADS
 import mkbench          # tlmtest.env, which bench imports, knows where it is
@@ -129,9 +130,10 @@ def synthetic(workload, mode, number):
     if claims.is_schedule(mode):
         r['held_by'] = 'cgroup-v1-cpuset'
     if mode.startswith('tlm'):
-        r['tlm'] = {'mtx-bytes': 3e8, 'dtx-bytes': 6e8, 'stop-bytes': 3e8,
-                    'resent-bytes': 15e7, 'lost-work': down + (
-                        900 if mode == 'tlm-auto' else 2)}
+        r['tlm'] = {'ram': {'mtx': 3e8, 'dtx': 6e8, 'stop': 3e8,
+                            'resent': 15e7},
+                    'guest': {'lost-work': down + (
+                        900 if mode == 'tlm-auto' else 2)}}
         r['half_way'] = {'at': end / 2, 'total': end * 1.05,
                          'downtime': down * 0.95}
     return r
@@ -158,7 +160,7 @@ def pack(path):
     return path + store.PACKED
 
 
-class Flat(html.parser.HTMLParser):
+class Words(html.parser.HTMLParser):
     """The words of a page, with a line for each heading, point and row."""
 
     BEGIN = {'h2': '## ', 'h3': '### ', 'li': '- ', 'tr': '| ', 'code': '`'}
@@ -183,7 +185,7 @@ class Flat(html.parser.HTMLParser):
 
 
 def flat(page):
-    parser = Flat()
+    parser = Words()
     parser.feed(page)
     return ''.join(parser.out)
 
@@ -441,6 +443,50 @@ class Samples(unittest.TestCase):
         r = synthetic('write-heavy', 'precopy', 0)
         self.assertAlmostEqual(series.lost_ms(r), 0.2 * r['total_ms'],
                                delta=200)
+
+
+class Flat(Scratch):
+    """Results of the time when query-migrate's "tlm" had no groups."""
+
+    OLD = {'stage': 'done', 'decision': 'as it happens', 'eta': 0,
+           'predicted-total': 1000, 'deadline': 2000, 'slack': 900,
+           'bound-reachable': True, 'mtx-bytes': 3, 'resent-bytes': 1,
+           'epochs': 7, 'lost-work': 5, 'overcommit-note': 'none',
+           'downtime': {'ram': 7}}
+    NEW = {'stage': 'done', 'decision': 'as it happens',
+           'prediction': {'eta': 0, 'total': 1000},
+           'bound': {'time': 2000, 'slack': 900, 'reachable': True},
+           'ram': {'mtx': 3, 'resent': 1}, 'epochs': {'count': 7},
+           'guest': {'lost-work': 5}, 'overcommit': {'note': 'none'},
+           'downtime': {'ram': 7}}
+
+    def test_read(self):
+        with open(self.path, 'w') as f:
+            for tlm in (self.OLD, self.NEW):
+                f.write(json.dumps({'tlm': tlm}) + '\n')
+            f.write(json.dumps({'mode': 'offline'}) + '\n')
+        wanted = [{'tlm': self.NEW}, {'tlm': self.NEW}, {'mode': 'offline'}]
+        self.assertEqual(store.read(self.path), wanted)
+        pack(self.path)
+        store.unpack(self.path)
+        self.assertEqual(store.read(self.path), wanted)
+
+    def test_no_bound(self):
+        new = grouped({'mtx-bytes': 3, 'bound-reachable': True})
+        self.assertEqual(new, {'ram': {'mtx': 3}})
+
+    def test_published(self):
+        """Nothing that they have is without a place today."""
+        tlm = [r['tlm'] for r in store.read(os.path.join(
+            ROOT, 'docs/benchmarks', report.RESULTS)) if 'tlm' in r]
+        self.assertTrue(tlm)
+        for members in tlm:
+            self.assertLessEqual(members.keys(), {
+                'stage', 'progress', 'decision', 'live-time', 'bandwidth',
+                'prediction', 'bound', 'ram', 'guest', 'epochs', 'overcommit',
+                'downtime'})
+            self.assertIsInstance(members['ram']['mtx'], int)
+            self.assertIsInstance(members['guest']['lost-work'], int)
 
 
 class LinuxPrograms(unittest.TestCase):
@@ -706,11 +752,12 @@ class Promises(unittest.TestCase):
         self.assertIn('1.13 ×', rows[0][1])
 
     def test_hot_set(self):
+        def lost(ms):
+            return {'guest': {'lost-work': ms}}
         for values, said, kept in (
-                ({'tlm': {'lost-work': 112}}, 'throttled: none', 'yes'),
-                ({'tlm': {'lost-work': 900}}, 'throttled: 0.80 s', '**no**'),
-                ({'downtime_ms': 400, 'tlm': {'lost-work': 400}}, '400 ms',
-                 '**no**'),
+                ({'tlm': lost(112)}, 'throttled: none', 'yes'),
+                ({'tlm': lost(900)}, 'throttled: 0.80 s', '**no**'),
+                ({'downtime_ms': 400, 'tlm': lost(400)}, '400 ms', '**no**'),
                 ({'tlm': {}}, '100 ms', 'yes; throttling not recorded')):
             line, = promises.hot_set(self.groups(
                 'small-hot-set', offline={}, tlm_auto={
@@ -791,11 +838,13 @@ class Throttled(unittest.TestCase):
     """By how much the guest was held back while it ran."""
 
     def test_seen(self):
-        tlm = {'stage': 'live', 'epochs': 5, 'guest-speed': 0.04}
+        tlm = {'stage': 'live', 'epochs': {'count': 5},
+               'guest': {'speed': 0.04}}
         for info, percent in (
                 ({}, 0), ({'cpu-throttle-percentage': 99}, 99),
                 ({'tlm': tlm}, 96), ({'tlm': {**tlm, 'stage': 'stop'}}, 0),
-                ({'tlm': {**tlm, 'epochs': 1, 'guest-speed': 0}}, 0)):
+                ({'tlm': {**tlm, 'epochs': {'count': 1},
+                          'guest': {'speed': 0}}}, 0)):
             self.assertEqual(run.throttled_percent(info), percent)
 
     def test_cells(self):

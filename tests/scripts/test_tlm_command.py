@@ -356,12 +356,14 @@ class Package(unittest.TestCase):
 
     def test_one_reader_of_query_migrate(self):
         status = os.path.join(PACKAGE, 'status.py')
-        members = set(re.findall(r"_members(?:\[|\.get\()'([-a-z]+)'",
-                                 read(status)))
-        self.assertIn('predicted-downtime', members)
-        # names of parameters, and of what query-tlm-estimate says
-        members -= {'downtime', 'bandwidth', 'total', 'dirty-rate',
-                    'bound-reachable', 'downtime-reachable'}
+        text = read(status)
+        members = set(re.findall(
+            r"(?:_members|_bound|_overcommit)(?:\[|\.get\()'([-a-z]+)'", text))
+        members |= set(re.findall(r"\]\['([-a-z]+)'\]", text))
+        self.assertLessEqual({'prediction', 'eta', 'slack', 'cpus'}, members)
+        # what other answers have, too: that of query-tlm-estimate, events
+        members -= {'downtime', 'bandwidth', 'total', 'dirty-rate', 'cpus',
+                    'downtime-reachable', 'ram', 'reachable'}
         for name, path in modules().items():
             if path == status or name == 'options':
                 continue
@@ -372,10 +374,11 @@ class Package(unittest.TestCase):
 
 
 class Progress(unittest.TestCase):
-    TLM = {'stage': 'live', 'progress': 40, 'eta': 900,
-           'predicted-downtime': 20, 'predicted-total': 1000,
-           'guest-speed': 0, 'dirty-rate': 5_000_000, 'bandwidth': 1 << 20,
-           'downtime-reachable': False, 'bound-reachable': True}
+    TLM = {'stage': 'live', 'progress': 40, 'decision': 'pass',
+           'bandwidth': 1 << 20,
+           'prediction': {'total': 1000, 'downtime': 20, 'eta': 900,
+                          'downtime-reachable': False},
+           'guest': {'speed': 0, 'dirty-rate': 5_000_000, 'lost-work': 5}}
     RAM = {'transferred': 1 << 20, 'remaining': 5_000_000,
            'total': 2 << 20, 'dirty-sync-count': 3}
 
@@ -390,19 +393,21 @@ class Progress(unittest.TestCase):
                               (1, 'guest dirties 5 MB/s')):
             with self.subTest(speed=speed):
                 self.assertEqual(
-                    self.describe(**{'guest-speed': speed}),
+                    self.describe(guest={**self.TLM['guest'],
+                                         'speed': speed}),
                     ('live', 40, ['ETA 900 ms', 'downtime 20 ms', wanted]))
 
     def test_limits(self):
         self.assertIn('downtime limit out of reach', self.describe(True)[2])
         self.assertNotIn('downtime limit out of reach', self.describe()[2])
-        self.assertIn('slack -1.5 s', self.describe(slack=-1500)[2])
-        self.assertIn('bound out of reach', self.describe(
-            slack=-1500, **{'bound-reachable': False})[2])
+        for reachable, wanted in ((True, 'slack -1.5 s'),
+                                  (False, 'bound out of reach')):
+            self.assertIn(wanted, self.describe(
+                bound={'reachable': reachable, 'slack': -1500})[2])
 
     def test_stop(self):
         self.assertEqual(
-            self.describe(stage='stop', **{'overcommit-cpus': 1}),
+            self.describe(stage='stop', overcommit={'cpus': 1}),
             ('stop', 40, ['5 MB left', 'ETA 900 ms', 'vCPUs on 1 host CPUs']))
 
     def test_without_tlm(self):
@@ -425,10 +430,10 @@ class Qemu(threading.Thread):
     """A QMP monitor for one client after the other.  A migration takes
     @looks looks at it, or ends when it is cancelled if that is 0."""
 
-    INFO = {**Progress.TLM, 'stage': 'done', 'progress': 100, 'mtx-bytes': 1,
-            'dtx-bytes': 0, 'stop-bytes': 0, 'resent-bytes': 0,
-            'skipped-bytes': 0, 'epochs': 3, 'decision': 'as it happens',
-            'lost-work': 5,
+    INFO = {**Progress.TLM, 'stage': 'done', 'progress': 100,
+            'decision': 'pass-ended',
+            'ram': {'mtx': 1, 'dtx': 0, 'stop': 0, 'resent': 0, 'skipped': 0},
+            'epochs': {'count': 3},
             'downtime': {'vm-stop': 0, 'sync': 0, 'ram': 7000, 'hold': 0,
                          'device': 0, 'switchover': 0}}
 

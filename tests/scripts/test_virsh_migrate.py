@@ -149,12 +149,13 @@ else:
                 add('over')
         sys.stdout.flush()
 '''
-TLM_INFO = {'progress': 40, 'eta': 900, 'predicted-downtime': 20,
-            'predicted-total': 1000, 'guest-speed': 1.0, 'dirty-rate': 0,
-            'bandwidth': 1 << 20, 'downtime-reachable': True,
-            'mtx-bytes': 1 << 20, 'dtx-bytes': 0, 'stop-bytes': 0,
-            'resent-bytes': 0, 'skipped-bytes': 0, 'epochs': 3,
-            'decision': 'as it happens', 'lost-work': 5,
+TLM_INFO = {'progress': 40, 'decision': 'pass', 'bandwidth': 1 << 20,
+            'prediction': {'total': 1000, 'downtime': 20, 'eta': 900,
+                           'downtime-reachable': True},
+            'ram': {'mtx': 1 << 20, 'dtx': 0, 'stop': 0, 'resent': 0,
+                    'skipped': 0},
+            'guest': {'speed': 1.0, 'dirty-rate': 0, 'lost-work': 5},
+            'epochs': {'count': 3},
             'downtime': {'vm-stop': 0, 'sync': 0, 'ram': 7000, 'hold': 0,
                          'device': 0, 'switchover': 0}}
 RAM_INFO = {'transferred': 1 << 20, 'remaining': 1 << 20, 'total': 2 << 20,

@@ -646,7 +646,7 @@ static void test_not_ready_full_speed(void)
     for (i = 0; i < 200; i++) {
         epoch(&r);
         g_assert(r.d.action == TLM_PLAN_CONTINUE);
-        if (r.d.reason == TLM_PLAN_REASON_NOT_READY) {
+        if (r.d.reason == TLM_PLAN_REASON_DESTINATION_NOT_READY) {
             g_assert_cmpfloat(r.d.guest_speed, ==, 1);
             full++;
         }

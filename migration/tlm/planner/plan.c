@@ -150,7 +150,7 @@ static bool say(Verdict *o, State to, TlmPlanReason reason)
 
 static bool user_asks(TlmPlan *p, const TlmPlanView *v, Verdict *o)
 {
-    return v->now.asked && say(o, STOP, TLM_PLAN_REASON_ASKED_FOR);
+    return v->now.asked && say(o, STOP, TLM_PLAN_REASON_SWITCHOVER_REQUESTED);
 }
 
 static bool keep_bound(TlmPlan *p, const TlmPlanView *v, Verdict *o)
@@ -195,7 +195,7 @@ static bool slowed_pass_goes_on(TlmPlan *p, const TlmPlanView *v, Verdict *o)
 
 static bool pass_was_all(TlmPlan *p, const TlmPlanView *v, Verdict *o)
 {
-    return !v->now.converge && say(o, STOP, TLM_PLAN_REASON_PASS_OVER);
+    return !v->now.converge && say(o, STOP, TLM_PLAN_REASON_PASS_ENDED);
 }
 
 static bool left_fits(TlmPlan *p, const TlmPlanView *v, Verdict *o)
@@ -349,7 +349,7 @@ static void start_throttling(TlmPlan *p, const TlmPlanView *v,
 static void check_stop(const TlmPlanView *v, Verdict *o)
 {
     if (!v->now.can_stop) {
-        say(o, WAIT, TLM_PLAN_REASON_NOT_READY);
+        say(o, WAIT, TLM_PLAN_REASON_DESTINATION_NOT_READY);
     } else if (v->link.dead) {
         say(o, WAIT, TLM_PLAN_REASON_LINK_DEAD);
     }

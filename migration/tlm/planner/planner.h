@@ -33,12 +33,15 @@ typedef enum {
     TLM_PLAN_CANCEL,          /* give up: the bound cannot be kept */
 } TlmPlanAction;
 
-/* Why; tlm_plan_reason_str() says it to a person */
+/*
+ * Why; tlm_plan_reason_str() says it to a person.  QAPI's enum
+ * MigrationTlmDecision has the same order.
+ */
 typedef enum {
     TLM_PLAN_REASON_SETUP,
     TLM_PLAN_REASON_PASS,
-    TLM_PLAN_REASON_PASS_OVER,
-    TLM_PLAN_REASON_ASKED_FOR,
+    TLM_PLAN_REASON_PASS_ENDED,
+    TLM_PLAN_REASON_SWITCHOVER_REQUESTED,
     TLM_PLAN_REASON_FITS,
     TLM_PLAN_REASON_LESS_THAN_REDIRTIED,
     TLM_PLAN_REASON_SHRINKS,
@@ -54,9 +57,9 @@ typedef enum {
     TLM_PLAN_REASON_BOUND_DOUBTED,
     TLM_PLAN_REASON_BOUND_OUT_OF_REACH,
     TLM_PLAN_REASON_BOUND_PASSED,
-    TLM_PLAN_REASON_NOT_READY,
+    TLM_PLAN_REASON_DESTINATION_NOT_READY,
     TLM_PLAN_REASON_LINK_DEAD,
-    TLM_PLAN_REASON_ESTIMATE,
+    TLM_PLAN_REASON_ESTIMATE, /* of the dry run alone */
     TLM_PLAN_REASON__MAX,
 } TlmPlanReason;
 

@@ -10,8 +10,8 @@
 static const char *const texts[TLM_PLAN_REASON__MAX] = {
     [TLM_PLAN_REASON_SETUP] = "setup",
     [TLM_PLAN_REASON_PASS] = "mtx has not passed over all RAM yet",
-    [TLM_PLAN_REASON_PASS_OVER] = "mtx has passed over all RAM",
-    [TLM_PLAN_REASON_ASKED_FOR] = "asked for",
+    [TLM_PLAN_REASON_PASS_ENDED] = "mtx has passed over all RAM",
+    [TLM_PLAN_REASON_SWITCHOVER_REQUESTED] = "asked for",
     [TLM_PLAN_REASON_FITS] = "what is left fits in the downtime limit",
     [TLM_PLAN_REASON_LESS_THAN_REDIRTIED] =
         "less is left than becomes dirty while the guest stops",
@@ -35,7 +35,7 @@ static const char *const texts[TLM_PLAN_REASON__MAX] = {
     [TLM_PLAN_REASON_BOUND_DOUBTED] = "the time bound seems to be out of reach",
     [TLM_PLAN_REASON_BOUND_OUT_OF_REACH] = "the time bound cannot be kept",
     [TLM_PLAN_REASON_BOUND_PASSED] = "the time bound has passed",
-    [TLM_PLAN_REASON_NOT_READY] =
+    [TLM_PLAN_REASON_DESTINATION_NOT_READY] =
         "the destination is not ready for the switchover",
     [TLM_PLAN_REASON_LINK_DEAD] =
         "nothing gets through: no switchover into a dead link",

@@ -147,8 +147,8 @@ def _set_up(workload, mode, src, dst, override, result):
 def throttled_percent(info):
     """Of the vCPUs' time that QEMU says, while they run, to take."""
     tlm = info.get('tlm')
-    if tlm and tlm['stage'] == 'live' and tlm['epochs'] > 1:
-        return round(100 * (1 - tlm['guest-speed']))
+    if tlm and tlm['stage'] == 'live' and tlm['epochs']['count'] > 1:
+        return round(100 * (1 - tlm['guest']['speed']))
     return info.get('cpu-throttle-percentage', 0)
 
 
@@ -165,14 +165,14 @@ def _follow(mode, src, dst, t0, limit_s, timeline, during, arrived):
         if during:
             during(src, now)
         tlm = info.get('tlm')
-        seen['held_by'] = tlm and tlm.get('overcommit-method') or \
+        seen['held_by'] = tlm and tlm.get('overcommit', {}).get('method') or \
             seen['held_by']
         seen['throttle_percent'] = max(seen.get('throttle_percent', 0),
                                        throttled_percent(info))
         if tlm and tlm['progress'] >= 50 and not seen['half_way']:
             seen['half_way'] = {
-                'at': now * 1e3, 'total': tlm['predicted-total'],
-                'downtime': tlm['predicted-downtime']}
+                'at': now * 1e3, 'total': tlm['prediction']['total'],
+                'downtime': tlm['prediction']['downtime']}
         if mode.postcopy_after and not postcopy and \
                 info['status'] == 'active' and \
                 info['ram']['dirty-sync-count'] >= mode.postcopy_after:

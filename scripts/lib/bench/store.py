@@ -6,6 +6,8 @@ import json
 import lzma
 import os
 
+from .flat import grouped
+
 PACKED = '.xz'
 
 
@@ -24,9 +26,12 @@ def read(path):
     with how as f:
         for line in f:
             try:
-                results.append(json.loads(line))
+                result = json.loads(line)
             except ValueError:
                 continue
+            if 'tlm' in result:
+                result['tlm'] = grouped(result['tlm'])
+            results.append(result)
     return results
 
 

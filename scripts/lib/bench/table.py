@@ -60,9 +60,9 @@ def resent_percent(results):
     for r in results:
         t = r.get('tlm')
         if t and r['status'] == 'completed':
-            sent = t['mtx-bytes'] + t['dtx-bytes'] + t['stop-bytes']
-            v.append(100.0 * t['resent-bytes'] /
-                     max(1, sent - t['resent-bytes']))
+            ram = t['ram']
+            sent = ram['mtx'] + ram['dtx'] + ram['stop']
+            v.append(100.0 * ram['resent'] / max(1, sent - ram['resent']))
     return f'{median(v):.1f}' if v else NONE
 
 
@@ -96,7 +96,7 @@ def verdict(results):
 
 def slowed_ms(result):
     """What TLM says to have taken from vCPUs that were not stopped."""
-    lost = result.get('tlm', {}).get('lost-work')
+    lost = result.get('tlm', {}).get('guest', {}).get('lost-work')
     if lost is None or result['status'] != 'completed':
         return None
     return max(0, lost - result['downtime_ms'])

@@ -106,12 +106,13 @@ class Timeline:
             return
         self.next_ms = (t_ms // SAMPLE_MS + 1) * SAMPLE_MS
         ram, tlm = info.get('ram', {}), info.get('tlm', {})
+        pages, prediction = tlm.get('ram', {}), tlm.get('prediction', {})
         self.rows.append([
             t_ms, ram.get('remaining'), ram.get('transferred'),
-            tlm.get('mtx-bytes'), tlm.get('dtx-bytes'), tlm.get('stop-bytes'),
-            tlm.get('unsent-bytes'), tlm.get('dirty-bytes'),
-            tlm.get('stage', info.get('status')), tlm.get('predicted-total'),
-            tlm.get('predicted-downtime')])
+            pages.get('mtx'), pages.get('dtx'), pages.get('stop'),
+            pages.get('unsent'), pages.get('dirty'),
+            tlm.get('stage', info.get('status')), prediction.get('total'),
+            prediction.get('downtime')])
 
     def finish(self, watch, t0, end):
         """Returns what goes into the result."""

@@ -170,11 +170,11 @@ class NestedKvm(MigrationCase):
         print(f"{self.id()}: {info['total-time']} ms, downtime "
               f"{info['downtime']} ms, {tlm}")
         self.assertEqual(tlm['stage'], 'done')
-        self.assertGreater(tlm['epochs'], 1)
-        self.assertGreater(tlm['mtx-bytes'], 0)
+        self.assertGreater(tlm['epochs']['count'], 1)
+        self.assertGreater(tlm['ram']['mtx'], 0)
         self.assertGreaterEqual(
-            tlm['mtx-bytes'] + tlm['dtx-bytes'] + tlm['stop-bytes'],
-            info['ram']['total'] - tlm['skipped-bytes'])
+            tlm['ram']['mtx'] + tlm['ram']['dtx'] + tlm['ram']['stop'],
+            info['ram']['total'] - tlm['ram']['skipped'])
         try:
             self.finish(guest, src, dst)
         except LostPages as e:
@@ -185,10 +185,10 @@ class NestedKvm(MigrationCase):
                               f'{e}')
             raise
         # the last one is that of the stop
-        if tlm['epochs'] <= 2:
-            raise EndedEarly(f"{tlm['epochs']} epochs")
+        if tlm['epochs']['count'] <= 2:
+            raise EndedEarly(f"{tlm['epochs']['count']} epochs")
         if params.get('tlm_converge') == 'auto' and \
-                tlm['lost-work'] <= info['downtime'] + 50:
+                tlm['guest']['lost-work'] <= info['downtime'] + 50:
             raise EndedEarly('not throttled')
         self.src = src
         return tlm
@@ -251,7 +251,7 @@ class NestedKvm(MigrationCase):
             info = src.qmp('query-migrate')
             self.assertNotIn(info['status'], migration.FINAL)
             return all(guest.told_paused(src)) or \
-                info.get('tlm', {}).get('lost-work', 0) > 10000
+                'tlm' in info and info['tlm']['guest']['lost-work'] > 10000
         wait_until(told, 60, 'the guest is paused')
         src.qmp('migrate_cancel')
         migration.wait_status(src, 'cancelled')

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 
+#include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 #include "framework.h"
 #include "tests.h"
@@ -58,17 +59,20 @@ static void test_hmp_params(void)
 static void live_hmp(TlmPair *pair)
 {
     static const char *const says[] = {
-        "tlm stage: live", "tlm progress: ", "tlm eta: ", "tlm mtx: ",
-        "tlm dtx: ", "tlm unsent: ", "tlm dirty: ", "tlm bandwidth: ",
+        "tlm stage: live", "tlm progress: ", "tlm decision: ", "tlm eta: ",
+        "tlm bound: 100000 ms, slack ", "tlm mtx: ", "tlm dtx: ",
+        "tlm unsent: ", "tlm dirty: ", "tlm bandwidth: ", "tlm guest: at ",
     };
     QTestState *from = pair->from;
 
+    migrate_set_parameter_int(from, "tlm-time-bound", 100000);
     for (unsigned i = 0; i < ARRAY_SIZE(says); i++) {
         check_hmp(from, "info migrate", says[i]);
     }
     check_hmp(from, "migrate_tlm_switchover", "");
     tlm_wait_for_stage(from, "done");
     check_hmp(from, "info migrate", "tlm stage: done");
+    check_hmp(from, "info migrate", "tlm decision: asked for");
     check_hmp(from, "info migrate", "tlm downtime: ");
 }
 

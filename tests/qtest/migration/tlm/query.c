@@ -19,6 +19,17 @@ static double number(QDict *dict, const char *name)
     return qnum_get_double(num);
 }
 
+/* A member that is an object, and must be there */
+static QDict *group(QDict *dict, const char *name)
+{
+    QDict *members;
+
+    g_assert_nonnull(dict);
+    members = qdict_get_qdict(dict, name);
+    g_assert_nonnull(members);
+    return members;
+}
+
 static int64_t downtime_us(QDict *tlm)
 {
     static const char *const parts[] = {
@@ -41,27 +52,32 @@ bool tlm_info_present(QDict *rsp)
 TlmInfo tlm_info(QDict *rsp)
 {
     QDict *tlm = qdict_get_qdict(rsp, "tlm");
-
-    g_assert_nonnull(tlm);
-    return (TlmInfo) {
+    QDict *ram = group(tlm, "ram");
+    TlmInfo info = {
         .stage = g_intern_string(qdict_get_str(tlm, "stage")),
         .progress = number(tlm, "progress"),
-        .eta = qdict_get_int(tlm, "eta"),
-        .epochs = qdict_get_int(tlm, "epochs"),
-        .passed_bytes = qdict_get_int(tlm, "passed-bytes"),
-        .mtx_bytes = qdict_get_int(tlm, "mtx-bytes"),
-        .dtx_bytes = qdict_get_int(tlm, "dtx-bytes"),
-        .stop_bytes = qdict_get_int(tlm, "stop-bytes"),
-        .skipped_bytes = qdict_get_int(tlm, "skipped-bytes"),
-        .resent_bytes = qdict_get_int(tlm, "resent-bytes"),
-        .unsent_bytes = qdict_get_int(tlm, "unsent-bytes"),
-        .dirty_bytes = qdict_get_int(tlm, "dirty-bytes"),
-        .hot_bytes = qdict_get_int(tlm, "hot-bytes"),
-        .overcommit_cpus = qdict_get_try_int(tlm, "overcommit-cpus", 0),
-        .overcommit_method = g_intern_string(
-            qdict_get_try_str(tlm, "overcommit-method")),
+        .eta = qdict_get_int(group(tlm, "prediction"), "eta"),
+        .epochs = qdict_get_int(group(tlm, "epochs"), "count"),
+        .passed_bytes = qdict_get_int(ram, "passed"),
+        .mtx_bytes = qdict_get_int(ram, "mtx"),
+        .dtx_bytes = qdict_get_int(ram, "dtx"),
+        .stop_bytes = qdict_get_int(ram, "stop"),
+        .skipped_bytes = qdict_get_int(ram, "skipped"),
+        .resent_bytes = qdict_get_int(ram, "resent"),
+        .unsent_bytes = qdict_get_int(ram, "unsent"),
+        .dirty_bytes = qdict_get_int(ram, "dirty"),
+        .hot_bytes = qdict_get_int(ram, "hot"),
         .downtime_us = downtime_us(tlm),
     };
+
+    if (qdict_haskey(tlm, "overcommit")) {
+        QDict *overcommit = group(tlm, "overcommit");
+
+        info.overcommit_cpus = qdict_get_try_int(overcommit, "cpus", 0);
+        info.overcommit_method = g_intern_string(
+            qdict_get_try_str(overcommit, "method"));
+    }
+    return info;
 }
 
 TlmInfo tlm_query(QTestState *from)

@@ -1,7 +1,8 @@
 /*
  * QTest for TLM: what query-migrate says of a migration with 'tlm'
  *
- * The only place that knows the names of the members of MigrationTlmInfo.
+ * The only place that knows the names of the members of MigrationTlmInfo and
+ * its groups.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
