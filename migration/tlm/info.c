@@ -111,7 +111,8 @@ static void show_stop(const TlmMigration *m, const MigrationState *s,
     int64_t end_ns = m->mark_ns[TLM_MARK_RAM] ?: now_ns;
 
     if (arrived > 0) {
-        t->progress += (100 - t->progress) * arrived / (arrived + left);
+        /* In this order, as rounding must not make it more than 100 */
+        t->progress += (100 - t->progress) * (arrived / (arrived + left));
     }
     f->eta = tlm_planner_stop_eta_ms(m->plan.bandwidth,
                                      (end_ns - begin_ns) / 1e9, arrived, left);
