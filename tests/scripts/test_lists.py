@@ -34,6 +34,12 @@ class Lists(unittest.TestCase):
         self.assert_listed('tests/unit/test-*.c', 'tests/unit/meson.build',
                            '.c')
 
+    def test_unit_in_the_series(self):
+        for where in ('tests/unit/tlm', 'tests/unit/tlm/engine',
+                      'tests/unit/tlm/overcommit'):
+            self.assert_listed(where + '/test-*.c', where + '/meson.build')
+            self.assert_listed(where + '/test-*.c', 'tests/unit/meson.build')
+
     def test_unit_scripts(self):
         self.assert_listed('tests/unit/test-*.py', 'tests/unit/meson.build')
 

@@ -6,7 +6,7 @@
 #
 # Usage: test-populated-guest.py PROGRAM
 #
-# PROGRAM is test-populated or test-populated-moved.
+# PROGRAM is test-populated-init or test-populated-moved-init.
 #
 # Prints TAP.  Environment: TLM_STOCK_QEMU, TLM_FIRMWARE; by default those of
 # build/.  TLM_DEBIAN12_KERNEL names another kernel (bzImage) to run it on;

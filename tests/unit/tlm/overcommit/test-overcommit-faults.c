@@ -241,7 +241,7 @@ static void test_moved(void)
     fake_free(f);
 }
 
-/* A thread's cgroup has been removed: it goes to the parent, and this is said */
+/* A thread's cgroup is gone: it goes to the parent, and this is said */
 static void test_home_removed(void)
 {
     Fake *f = case_fake(&cases[3]);

@@ -14,7 +14,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include "engine/populated.h"
-#include "populated-init.h"
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25        /* Linux 6.1 */
@@ -426,15 +425,7 @@ static void add(const char *name, Way way, const Mover *mover,
 
 int main(int argc, char **argv)
 {
-    char *init_args[] = { argv[0], (char *)"--tap", (char *)"-k", NULL };
-    char **args = argv;
-
-    if (getpid() == 1) {
-        init_system();
-        argc = 3;
-        args = init_args;
-    }
-    g_test_init(&argc, &args, NULL);
+    g_test_init(&argc, &argv, NULL);
     for (unsigned i = 0; i < ARRAY_SIZE(movers); i++) {
         for (Way way = 0; way < ARRAY_SIZE(way_names); way++) {
             add(movers[i].name, way, &movers[i], test_moved);

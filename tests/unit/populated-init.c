@@ -1,16 +1,18 @@
 /*
- * test-populated.c as process 1 of a virtual machine
+ * test-populated.c, or test-populated-moved.c, as process 1 of a virtual
+ * machine: their main() is test_main() here
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#ifndef POPULATED_INIT_H
-#define POPULATED_INIT_H
 
+#include "qemu/osdep.h"
 #include <sys/auxv.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
+
+int test_main(int argc, char **argv);
 
 #define INIT_SWAP_DEVICE "/dev/nvme0n1"
 
@@ -73,4 +75,11 @@ static void init_system(void)
     reboot(RB_POWER_OFF);
 }
 
-#endif /* POPULATED_INIT_H */
+#undef main
+int main(int argc, char **argv)
+{
+    char *args[] = { argv[0], (char *)"--tap", (char *)"-k", NULL };
+
+    init_system();
+    return test_main(3, args);
+}
