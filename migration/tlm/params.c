@@ -75,33 +75,7 @@ bool tlm_params_check(const MigrationParameters *params, Error **errp)
                    " ms");
         return false;
     }
-    if (params->has_tlm_overcommit && params->tlm_overcommit) {
-        g_autoptr(TlmOcSchedule) schedule =
-            tlm_placement_schedule(params->tlm_overcommit, errp);
-
-        if (!schedule) {
-            return false;
-        }
-    }
-    if (params->tlm_overcommit_cpus && *params->tlm_overcommit_cpus) {
-        TlmOcConfig cfg = { .cpus = params->tlm_overcommit_cpus };
-        g_autoptr(GError) gerr = NULL;
-        g_autoptr(TlmOc) oc = tlm_oc_new(&cfg, &gerr);
-
-        /* Else /proc cannot be read, which not every method needs */
-        if (!oc && gerr->code != TLM_OC_ERROR_UNAVAILABLE) {
-            error_setg(errp, "Parameter 'tlm-overcommit-cpus': %s",
-                       gerr->message);
-            return false;
-        }
-    }
-    if (params->tlm_cgroup && *params->tlm_cgroup &&
-        *params->tlm_cgroup != '/') {
-        error_setg(errp, QERR_INVALID_PARAMETER_VALUE, "tlm-cgroup",
-                   "an absolute path");
-        return false;
-    }
-    return true;
+    return tlm_placement_check(params, errp);
 }
 
 void tlm_params_test_apply(const MigrationTlmParameters *src,
@@ -175,25 +149,10 @@ void tlm_params_get(MigrationTlmParameters *dest)
 static void hmp_set_schedule(const char *value, Error **errp)
 {
     MigrateSetParameters params = { .has_tlm_overcommit = true };
-    MigrationTlmOvercommitStepList **tail = &params.tlm_overcommit;
-    g_autoptr(GError) gerr = NULL;
-    g_autoptr(TlmOcSchedule) schedule = NULL;
-    TlmOcStep step;
 
-    if (*value) {
-        schedule = tlm_oc_schedule_parse(value, &gerr);
-        if (!schedule) {
-            error_setg(errp, "%s", gerr->message);
-            return;
-        }
-    }
-    for (size_t i = 0;
-         schedule && tlm_oc_schedule_step(schedule, i, &step); i++) {
-        MigrationTlmOvercommitStep *s = g_new0(MigrationTlmOvercommitStep, 1);
-
-        s->progress = step.progress;
-        s->cpus = step.cpus;
-        QAPI_LIST_APPEND(tail, s);
+    if (*value &&
+        !tlm_placement_parse(value, &params.tlm_overcommit, errp)) {
+        return;
     }
     qmp_migrate_set_parameters(&params, errp);
     qapi_free_MigrationTlmOvercommitStepList(params.tlm_overcommit);
@@ -255,9 +214,8 @@ void tlm_hmp_show_parameters(Monitor *mon,
                    param_name(MIGRATION_PARAMETER_TLM_EPOCH),
                    params->tlm_epoch);
     if (params->tlm_overcommit) {
-        g_autoptr(TlmOcSchedule) schedule =
-            tlm_placement_schedule(params->tlm_overcommit, &error_abort);
-        g_autofree char *text = tlm_oc_schedule_to_string(schedule);
+        g_autofree char *text =
+            tlm_placement_to_string(params->tlm_overcommit);
 
         monitor_printf(mon, "%s: %s\n",
                        param_name(MIGRATION_PARAMETER_TLM_OVERCOMMIT), text);

@@ -15,11 +15,13 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
+#include "qapi/qmp/qerror.h"
 #include "qapi/util.h"
 #include "qemu/error-report.h"
 #include "qapi/qapi-events-migration-tlm.h"
 #include "hw/core/cpu.h"
 #include "migration/migration.h"
+#include "overcommit/overcommit.h"
 #include "placement.h"
 #include "trace.h"
 
@@ -47,7 +49,7 @@ static void __attribute__((constructor)) placement_init(void)
     qemu_mutex_init(&placement.lock);
 }
 
-TlmOcSchedule *tlm_placement_schedule(
+static TlmOcSchedule *schedule_of(
     const MigrationTlmOvercommitStepList *list, Error **errp)
 {
     g_autoptr(GArray) steps = g_array_new(false, true, sizeof(TlmOcStep));
@@ -70,9 +72,70 @@ TlmOcSchedule *tlm_placement_schedule(
     return schedule;
 }
 
+bool tlm_placement_parse(const char *text,
+                         MigrationTlmOvercommitStepList **list, Error **errp)
+{
+    g_autoptr(GError) gerr = NULL;
+    g_autoptr(TlmOcSchedule) schedule = tlm_oc_schedule_parse(text, &gerr);
+    TlmOcStep step;
+
+    if (!schedule) {
+        error_setg(errp, "%s", gerr->message);
+        return false;
+    }
+    for (size_t i = 0; tlm_oc_schedule_step(schedule, i, &step); i++) {
+        MigrationTlmOvercommitStep *s = g_new0(MigrationTlmOvercommitStep, 1);
+
+        s->progress = step.progress;
+        s->cpus = step.cpus;
+        QAPI_LIST_APPEND(list, s);
+    }
+    return true;
+}
+
+char *tlm_placement_to_string(const MigrationTlmOvercommitStepList *list)
+{
+    g_autoptr(TlmOcSchedule) schedule = schedule_of(list, &error_abort);
+
+    return tlm_oc_schedule_to_string(schedule);
+}
+
 static const char *empty_is_null(const char *s)
 {
     return s && *s ? s : NULL;
+}
+
+bool tlm_placement_check(const MigrationParameters *params, Error **errp)
+{
+    const char *cpus = empty_is_null(params->tlm_overcommit_cpus);
+    const char *cgroup = empty_is_null(params->tlm_cgroup);
+
+    if (params->has_tlm_overcommit && params->tlm_overcommit) {
+        g_autoptr(TlmOcSchedule) schedule =
+            schedule_of(params->tlm_overcommit, errp);
+
+        if (!schedule) {
+            return false;
+        }
+    }
+    if (cpus) {
+        TlmOcConfig cfg = { .cpus = cpus };
+        g_autoptr(GError) gerr = NULL;
+        g_autoptr(TlmOc) oc = tlm_oc_new(&cfg, &gerr);
+
+        /* Else /proc cannot be read, which not every method needs */
+        if (!oc && gerr->code != TLM_OC_ERROR_UNAVAILABLE) {
+            error_setg(errp, "Parameter 'tlm-overcommit-cpus': %s",
+                       gerr->message);
+            return false;
+        }
+    }
+    if (cgroup && *cgroup != '/') {
+        error_setg(errp, QERR_INVALID_PARAMETER_VALUE, "tlm-cgroup",
+                   "an absolute path");
+        return false;
+    }
+    return true;
 }
 
 static void set_note(const char *note)
@@ -121,7 +184,7 @@ bool tlm_placement_start(Error **errp)
         return true;
     }
 
-    placement.schedule = tlm_placement_schedule(p->tlm_overcommit, errp);
+    placement.schedule = schedule_of(p->tlm_overcommit, errp);
     if (!placement.schedule) {
         return false;
     }

@@ -7,11 +7,14 @@
 #ifndef TLM_PLACEMENT_H
 #define TLM_PLACEMENT_H
 
-#include "qapi/qapi-types-migration-tlm.h"
-#include "overcommit/overcommit.h"
+#include "qapi/qapi-types-migration.h"
 
-TlmOcSchedule *tlm_placement_schedule(
-    const MigrationTlmOvercommitStepList *list, Error **errp);
+/* Whether over-commit can do what these ask for */
+bool tlm_placement_check(const MigrationParameters *params, Error **errp);
+/* A schedule in the notation of the TLM papers: "0.2-(4),0.5-(2)" */
+bool tlm_placement_parse(const char *text,
+                         MigrationTlmOvercommitStepList **list, Error **errp);
+char *tlm_placement_to_string(const MigrationTlmOvercommitStepList *list);
 /* When a migration begins; BQL held */
 bool tlm_placement_start(Error **errp);
 /*

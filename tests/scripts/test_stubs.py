@@ -27,7 +27,11 @@ def source_lists():
     with open(os.path.join(TLM, 'meson.build'), encoding='utf-8') as f:
         m = re.search(r"^if host_os == 'linux'\n(.*?)^else\n(.*?)^endif\n",
                       f.read(), re.DOTALL | re.MULTILINE)
-    return [set(re.findall(r"'([\w/-]+\.c)'", part)) for part in m.groups()]
+    linux, elsewhere = [set(re.findall(r"'([\w/-]+\.c)'", part))
+                        for part in m.groups()]
+    # Takes the place of placement-stub.c
+    linux.add('placement.c')
+    return linux, elsewhere
 
 
 def symbols(objects, cwd):

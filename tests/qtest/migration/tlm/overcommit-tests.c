@@ -1,5 +1,6 @@
 /*
- * QTest testcases for TLM: a cancel undoes vCPU over-commit
+ * QTest testcases for TLM: parameters of vCPU over-commit, and a cancel that
+ * undoes it
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,6 +12,7 @@
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 #include "qobject/qlist.h"
+#include "check-param.h"
 #include "framework.h"
 #include "guest.h"
 #include "query.h"
@@ -135,6 +137,84 @@ static void test_cancel_overcommit(void *opaque)
     tlm_recover(&pair, &t);
 }
 
+#define STEP(progress, cpus) \
+    "{ 'progress': " progress ", 'cpus': " cpus " }"
+
+static void test_params_overcommit(void)
+{
+    static const char *const taken[] = {
+        "[" STEP("0", "1") "]",
+        "[" STEP("100", "1") "]",
+        "[" STEP("0.001", "8192") "]",
+        /* Up and down; to both ends */
+        "[" STEP("0", "2") "," STEP("50", "4") "," STEP("100", "1") "]",
+        "[]",
+    };
+    static const char *const refused[] = {
+        "[" STEP("-0.001", "1") "]",
+        "[" STEP("100.001", "1") "]",
+        "[" STEP("1e300", "1") "]",
+        "[" STEP("50", "0") "]",
+        "[" STEP("50", "8193") "]",
+        "[" STEP("50", "4294967295") "]",
+        "[" STEP("50", "2") "," STEP("20", "1") "]",
+        "[" STEP("50", "2") "," STEP("50", "1") "]",
+        "[" STEP("20", "2") "," STEP("101", "1") "]",
+    };
+    /* QEMU's own errors, which name the innermost member */
+    static const char *const no_steps[] = {
+        "[" STEP("'50'", "1") "]",
+        "[" STEP("50", "-1") "]",
+        "[" STEP("50", "4294967296") "]",
+        "[" STEP("50", "4294967297") "]",
+        "[" STEP("50", "1.5") "]",
+        "[ { 'progress': 50 } ]",
+        "[ { 'cpus': 1 } ]",
+        "[ { 'progress': 50, 'cpus': 1, 'more': 1 } ]",
+        "[ 50 ]",
+        STEP("50", "1"),
+        "'0.5-(2)'",
+    };
+    static const char *const methods[] = {
+        "'cgroup'", "'quota'", "'affinity'", "'throttle'", "'event'", "'auto'",
+    };
+    static const char *const cpus[] = {
+        "'0'", "'0-3,8'", "'8191'", "'0-8191'", "''",
+    };
+    static const char *const bad_cpus[] = {
+        "'0-'", "'3-1'", "','", "'0,'", "'-1'", "'x'", "'8192'", "' '", "0",
+    };
+    QTestState *vm = qtest_init("-machine none");
+
+    for (unsigned i = 0; i < ARRAY_SIZE(taken); i++) {
+        check_param_taken(vm, "tlm-overcommit", taken[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(refused); i++) {
+        check_param_refused(vm, "tlm-overcommit", refused[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(no_steps); i++) {
+        check_param_refused_saying(vm, "tlm-overcommit", no_steps[i], "");
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(methods); i++) {
+        check_param_taken(vm, "tlm-overcommit-method", methods[i]);
+    }
+    check_param_refused(vm, "tlm-overcommit-method", "'cgroup-v2-cpuset'");
+    check_param_refused(vm, "tlm-overcommit-method", "''");
+    for (unsigned i = 0; i < ARRAY_SIZE(cpus); i++) {
+        check_param_taken(vm, "tlm-overcommit-cpus", cpus[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(bad_cpus); i++) {
+        check_param_refused(vm, "tlm-overcommit-cpus", bad_cpus[i]);
+    }
+    /* If it exists is the migration's matter */
+    check_param_taken(vm, "tlm-cgroup", "'/sys/fs/cgroup/none'");
+    check_param_taken(vm, "tlm-cgroup", "''");
+    check_param_refused(vm, "tlm-cgroup", "'sys/fs/cgroup'");
+    check_param_refused(vm, "tlm-cgroup", "'.'");
+    check_param_refused(vm, "tlm-cgroup", "1");
+    qtest_quit(vm);
+}
+
 void tlm_test_add_overcommit(MigrationTestEnv *env)
 {
     static const char *const methods[] = { "auto", "affinity", "throttle" };
@@ -143,4 +223,6 @@ void tlm_test_add_overcommit(MigrationTestEnv *env)
         migration_test_add_suffix("/migration/tlm/cancel/overcommit/",
                                   methods[i], test_cancel_overcommit);
     }
+    migration_test_add("/migration/tlm/refused/params/overcommit",
+                       test_params_overcommit);
 }

@@ -8,7 +8,6 @@
 #include "framework.h"
 #include "tests.h"
 
-
 void migration_test_add_tlm(MigrationTestEnv *env)
 {
     /* The memory layout of the guest, and /proc */
@@ -21,7 +20,9 @@ void migration_test_add_tlm(MigrationTestEnv *env)
     tlm_test_add_live(env);
     tlm_test_add_connect(env);
     tlm_test_add_fault(env);
+#ifdef CONFIG_TLM_OVERCOMMIT
     tlm_test_add_overcommit(env);
+#endif
     tlm_test_add_refused(env);
     tlm_test_add_hmp(env);
     tlm_test_add_snapshot(env);
