@@ -1,8 +1,8 @@
 /*
  * TLM: takes never populated guest RAM off the ledger
  *
- * Such a page is zero at both sides.  docs/populated.md says why this is safe,
- * and which RAM is left alone.  In short:
+ * Such a page is zero at both sides.  docs/devel/migration/tlm/populated.rst
+ * says why this is safe, and which RAM is left alone.  In short:
  *
  *   - At the source the page is zero after its dirty log was armed, and
  *     before any page of its chunk was sent: its content was read, or the

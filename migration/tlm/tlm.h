@@ -8,7 +8,7 @@
  *
  * The scheme is from K. Chanchio et al., "Time-Bounded, Thread-Based Live
  * Migration of Virtual Machines" (Thammasat University).  The design is in
- * docs/devel/tlm.rst.
+ * docs/devel/migration/tlm/index.rst.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

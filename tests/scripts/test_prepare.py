@@ -89,6 +89,7 @@ class Case(unittest.TestCase):
                 'migration/core.c': CORE,
                 'migration/other.c': 'other\n',
                 'tests/qtest/migration/framework.c': 'framework\n',
+                'tests/unit/meson.build': 'tests\n',
                 'docs/devel/migration/index.rst': 'index\n',
                 'pc-bios/meson.build': "fds = ['edk2-x86_64-code.fd']\n",
                 'qapi/migration.json': "##\n# doc\n##\n{ 'a': 1 }\n",

@@ -45,7 +45,7 @@ typedef struct TlmLedgerBlock {
     /*
      * One bit a chunk: the log reports writes from now on.  The log of a
      * chunk that is not armed says nothing about its pages: see "Arming" in
-     * docs/devel/tlm.rst.
+     * docs/devel/migration/tlm/index.rst.
      */
     unsigned long *armed;
     unsigned long pages;

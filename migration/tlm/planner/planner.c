@@ -1,7 +1,7 @@
 /*
  * TLM planner: one step, from sample to decision
  *
- * How it decides and why: docs/planner.md.
+ * How it decides and why: docs/devel/migration/tlm/planner.rst.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
