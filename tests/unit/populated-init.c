@@ -11,8 +11,7 @@
 #include <sys/reboot.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
-
-int test_main(int argc, char **argv);
+#include "populated-init.h"
 
 #define INIT_SWAP_DEVICE "/dev/nvme0n1"
 
