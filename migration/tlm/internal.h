@@ -73,6 +73,16 @@ static inline uint64_t tlm_bytes(const TlmMigration *m, uint64_t pages)
     return pages << m->ram.page_bits;
 }
 
+/* stage.c */
+void tlm_mark(TlmMigration *m, TlmMark mark);
+void tlm_set_stage(TlmMigration *m, MigrationTlmStage stage);
+/* It cannot go on: the reason is the migration's error, if it is the first */
+void G_GNUC_PRINTF(2, 3) tlm_fail(MigrationState *s, const char *fmt, ...);
+/*
+ * Reads the dirty log.  Coordinator; the BQL may be held or not.  0 or a
+ * negative errno, with the reason told.
+ */
+int tlm_sync_log(TlmMigration *m);
 /* sample.c; coordinator, no locks */
 void tlm_sample_begin(TlmMigration *m);
 void tlm_ask_planner(TlmMigration *m, TlmPlanDecision *decision);

@@ -26,7 +26,6 @@
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration-tlm.h"
-#include "qapi/qapi-events-migration-tlm.h"
 #include "exec/target_page.h"
 #include "system/runstate.h"
 #include "migration/migration.h"
@@ -40,7 +39,6 @@
 #include "throttle.h"
 #include "tlm.h"
 #include "watchdog.h"
-#include "trace.h"
 
 /*
  * The length of an epoch while steps of the over-commit schedule are to
@@ -56,24 +54,9 @@ bool tlm_running(void)
     return migration.running;
 }
 
-static void mark(TlmMigration *m, TlmMark mark)
-{
-    QEMU_LOCK_GUARD(&m->lock);
-    m->mark_ns[mark] = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
-
 uint64_t tlm_bytes_remaining(void)
 {
     return tlm_bytes(&migration, tlm_engine_owed(migration.engine));
-}
-
-static void set_stage(TlmMigration *m, MigrationTlmStage stage)
-{
-    WITH_QEMU_LOCK_GUARD(&m->lock) {
-        m->stage = stage;
-    }
-    trace_tlm_stage(MigrationTlmStage_str(stage));
-    qapi_event_send_migration_tlm_stage(stage);
 }
 
 static void __attribute__((constructor)) tlm_init(void)
@@ -141,7 +124,7 @@ void tlm_ram_setup(void)
         m->mark_ns[TLM_MARK_START] = s->start_time * SCALE_MS;
     }
     tlm_connect_end();
-    set_stage(m, MIGRATION_TLM_STAGE_SETUP);
+    tlm_set_stage(m, MIGRATION_TLM_STAGE_SETUP);
     tlm_throttle_reset();
     m->planner = tlm_planner_new();
     tlm_guest_ram_init(&m->ram);
@@ -228,45 +211,6 @@ static int run_epoch(TlmMigration *m, const TlmPlanDecision *decision)
     return tlm_engine_run(m->engine, &epoch);
 }
 
-/* The migration cannot go on; the first such reason becomes its error */
-static void G_GNUC_PRINTF(2, 3) fail(MigrationState *s, const char *fmt, ...)
-{
-    g_autofree char *text = NULL;
-    Error *err = NULL;
-    va_list ap;
-
-    va_start(ap, fmt);
-    text = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    error_setg(&err, "%s", text);
-    migrate_set_error(s, err);
-    error_free(err);
-}
-
-/* Reads the dirty log.  The BQL may be held or not. */
-static int sync_log(TlmMigration *m)
-{
-    MigrationState *s = migrate_get_current();
-    g_autoptr(GError) gerr = NULL;
-
-    if (m->no_memory) {
-        fail(s, "Not enough memory for the bitmaps of TLM: they need 96 KiB "
-             "per GiB of guest RAM");
-        return -EINVAL;
-    }
-    if (!tlm_guest_ram_layout_unchanged(&m->ram)) {
-        fail(s, "The layout of RAM has changed during the migration");
-        return -EINVAL;
-    }
-    if (!tlm_engine_sync(m->engine, &gerr)) {
-        fail(s, "%s", gerr->message);
-        return -EINVAL;
-    }
-    /* QEMU counts a page twice that was dirty before and is again */
-    stat64_set(&mig_stats.dirty_bytes_last_sync, tlm_bytes_remaining());
-    return 0;
-}
-
 /*
  * How long may RAM take in the stop stage?  Under a cap nobody can know
  * before what the link carries without it.  So "cancel" waits until the bound
@@ -301,16 +245,16 @@ static int send_all_owed(TlmMigration *m)
     ret = tlm_engine_run(m->engine, &epoch);
     owed = tlm_engine_owed(m->engine);
     if (!ret && owed && tlm_engine_timed_out(m->engine)) {
-        fail(s, "The time bound of %" PRIu64 " ms has passed with the guest "
-             "stopped, and %" PRIu64 " bytes of RAM are still to be sent: "
-             "'max-bandwidth' has hidden how little the network carries",
-             s->parameters.tlm_time_bound, tlm_bytes(m, owed));
+        tlm_fail(s, "The time bound of %" PRIu64 " ms has passed with the "
+                 "guest stopped, and %" PRIu64 " bytes of RAM are still to be "
+                 "sent: 'max-bandwidth' has hidden how little the network "
+                 "carries", s->parameters.tlm_time_bound, tlm_bytes(m, owed));
         return -ETIME;
     }
     if (!ret && owed) {
-        /* No migration is better than one that lacks a page */
-        fail(s, "%" PRIu64 " pages are still owed at the end of the stop stage",
-             owed);
+        /* Rather no migration than one that lacks a page */
+        tlm_fail(s, "%" PRIu64 " pages are still owed at the end of stage "
+                 "stop", owed);
         return -EIO;
     }
     if (!ret) {
@@ -340,7 +284,7 @@ static void say_bound_lost(MigrationState *s, const TlmPlanDecision *decision)
         g_string_append_printf(text, ", as 'max-bandwidth' is %" PRIu64
                                " bytes/s", s->parameters.max_bandwidth);
     }
-    fail(s, "%s", text->str);
+    tlm_fail(s, "%s", text->str);
 }
 
 int tlm_ram_iterate(QEMUFile *f)
@@ -356,11 +300,11 @@ int tlm_ram_iterate(QEMUFile *f)
         return ret == -ECANCELED ? 0 : ret;
     }
     if (m->stage == MIGRATION_TLM_STAGE_SETUP) {
-        mark(m, TLM_MARK_LIVE);
+        tlm_mark(m, TLM_MARK_LIVE);
         tlm_sample_begin(m);
-        set_stage(m, MIGRATION_TLM_STAGE_LIVE);
+        tlm_set_stage(m, MIGRATION_TLM_STAGE_LIVE);
     }
-    ret = sync_log(m);
+    ret = tlm_sync_log(m);
     if (ret < 0) {
         return ret;
     }
@@ -372,7 +316,7 @@ int tlm_ram_iterate(QEMUFile *f)
         ret = run_epoch(m, &decision);
         break;
     case TLM_PLAN_SWITCHOVER:
-        mark(m, TLM_MARK_STOPPING);
+        tlm_mark(m, TLM_MARK_STOPPING);
         tlm_throttle_end(true);
         m->switchover_due = true;
         break;
@@ -405,15 +349,15 @@ int tlm_send_rest(QEMUFile *f)
     if (!m->running) {
         return 0;
     }
-    mark(m, TLM_MARK_STOPPED);
+    tlm_mark(m, TLM_MARK_STOPPED);
     m->stopped_pages = ram_get_total_transferred_pages();
-    set_stage(m, MIGRATION_TLM_STAGE_STOP);
+    tlm_set_stage(m, MIGRATION_TLM_STAGE_STOP);
     tlm_engine_take_rest(m->engine);
-    ret = sync_log(m);
+    ret = tlm_sync_log(m);
     if (ret < 0) {
         return ret;
     }
-    mark(m, TLM_MARK_SYNCED);
+    tlm_mark(m, TLM_MARK_SYNCED);
 
     /*
      * The guest is stopped, but sending can take long: do not stall QMP.
@@ -431,9 +375,9 @@ int tlm_send_rest(QEMUFile *f)
     if (tlm_engine_cancelled(m->engine)) {
         return -ECANCELED;
     }
-    mark(m, TLM_MARK_RAM);
+    tlm_mark(m, TLM_MARK_RAM);
     if (migrate_pause_before_switchover()) {
-        set_stage(m, MIGRATION_TLM_STAGE_PRE_SWITCHOVER);
+        tlm_set_stage(m, MIGRATION_TLM_STAGE_PRE_SWITCHOVER);
     }
     return 0;
 }
@@ -446,13 +390,13 @@ bool tlm_switchover_allowed(void)
         return true;
     }
     if (!runstate_check(RUN_STATE_FINISH_MIGRATE)) {
-        fail(migrate_get_current(), "The guest was started after it had been "
-             "stopped for the switchover; its run state is '%s'",
-             RunState_str(runstate_get()));
+        tlm_fail(migrate_get_current(), "The guest was started after it had "
+                 "been stopped for the switchover; its run state is '%s'",
+                 RunState_str(runstate_get()));
         return false;
     }
-    mark(m, TLM_MARK_SWITCHOVER);
-    set_stage(m, MIGRATION_TLM_STAGE_DEVICE);
+    tlm_mark(m, TLM_MARK_SWITCHOVER);
+    tlm_set_stage(m, MIGRATION_TLM_STAGE_DEVICE);
     return true;
 }
 
@@ -471,7 +415,7 @@ void tlm_ram_completed(void)
 void tlm_device_state_saved(void)
 {
     if (migration.running) {
-        mark(&migration, TLM_MARK_DEVICE);
+        tlm_mark(&migration, TLM_MARK_DEVICE);
     }
 }
 
@@ -482,8 +426,8 @@ void tlm_finished(void)
     if (m->running) {
         tlm_throttle_end(false);
         tlm_placement_end();
-        mark(m, TLM_MARK_END);
-        set_stage(m, MIGRATION_TLM_STAGE_DONE);
+        tlm_mark(m, TLM_MARK_END);
+        tlm_set_stage(m, MIGRATION_TLM_STAGE_DONE);
     }
 }
 
