@@ -53,7 +53,8 @@ struct TlmEngine {
     uint64_t total_pages;
     TlmCursor walk;             /* mtx's pass; only moves forward */
     TlmCursor sweep;            /* dtx's, or the rest's, in this epoch */
-    bool rest;                  /* the guest stands still */
+    bool rest;                  /* all that is owed, nothing else */
+    bool uncapped;              /* the guest stands still */
     TlmEpoch now;               /* what is to be done in this epoch */
     TlmLedgerCounts counts;     /* at the last sync */
     int64_t sync_ns;            /* cost of it */

@@ -174,6 +174,13 @@ bool tlm_engine_timed_out(const TlmEngine *e);
 int tlm_engine_flush(TlmEngine *e);
 /* The guest is stopped: from now on send all owed pages, without a cap */
 void tlm_engine_take_rest(TlmEngine *e);
+/* ... and with the cap again, because the guest runs while copies of it go */
+void tlm_engine_keep_cap(TlmEngine *e);
+/* Calls @run for each run of pages that are owed.  Outside of an epoch. */
+void tlm_engine_foreach_owed(TlmEngine *e,
+                             void (*run)(void *opaque, unsigned block,
+                                         unsigned long first,
+                                         unsigned long num), void *opaque);
 /*
  * Waits until the lanes, and the kernel's queues behind them, are empty, or
  * until these queues do not change any more.  0 or a negative errno.

@@ -236,7 +236,7 @@ int tlm_engine_run(TlmEngine *e, const TlmEpoch *epoch)
     int64_t end_ns = now_ns + MIN(epoch->ns, INT64_MAX - now_ns);
 
     e->now = *epoch;
-    if (!e->rest) {
+    if (!e->uncapped) {
         WITH_QEMU_LOCK_GUARD(&e->lock) {
             tlm_pacer_set_rate(&e->pacer, e->c.sink_ops->max_rate(e->c.sink),
                                e->c.sink_ops->lanes(e->c.sink));
@@ -301,6 +301,13 @@ void tlm_engine_take_rest(TlmEngine *e)
 {
     QEMU_LOCK_GUARD(&e->lock);
     e->rest = true;
+    e->uncapped = true;
+}
+
+void tlm_engine_keep_cap(TlmEngine *e)
+{
+    QEMU_LOCK_GUARD(&e->lock);
+    e->uncapped = false;
 }
 
 bool tlm_engine_passed(const TlmEngine *e)

@@ -77,6 +77,32 @@ uint64_t tlm_ledger_owed(const TlmLedgerBlock *b)
     return num;
 }
 
+/* The first page from @start on that is owed, or is not; else b->pages */
+static unsigned long find_owed(const TlmLedgerBlock *b, unsigned long start,
+                               bool is)
+{
+    for (unsigned long w = start / WORD_BITS; w < WORDS(b->pages); w++) {
+        unsigned long bits = b->dirty[w] | b->unsent[w];
+
+        bits = is ? bits : ~bits;
+        if (w == start / WORD_BITS) {
+            bits &= ~0UL << start % WORD_BITS;
+        }
+        bits &= word_mask(b, w);
+        if (bits) {
+            return w * WORD_BITS + __builtin_ctzl(bits);
+        }
+    }
+    return b->pages;
+}
+
+unsigned long tlm_ledger_next_owed(const TlmLedgerBlock *b,
+                                   unsigned long *start)
+{
+    *start = find_owed(b, *start, true);
+    return *start < b->pages ? find_owed(b, *start, false) - *start : 0;
+}
+
 void tlm_ledger_before_sync(TlmLedgerBlock *b)
 {
     size_t size = WORDS(b->pages) * sizeof(unsigned long);

@@ -77,6 +77,13 @@ bool tlm_ledger_block_init(TlmLedgerBlock *b, unsigned long *dirty,
                            unsigned long pages, unsigned long chunk_pages);
 void tlm_ledger_block_destroy(TlmLedgerBlock *b);
 
+/*
+ * The first run of pages at or after *@start that are dirty or unsent: returns
+ * its length, and where it begins in *@start.  0: there is none.
+ */
+unsigned long tlm_ledger_next_owed(const TlmLedgerBlock *b,
+                                   unsigned long *start);
+
 /* How many pages are dirty or unsent: counted, not remembered */
 uint64_t tlm_ledger_owed(const TlmLedgerBlock *b);
 

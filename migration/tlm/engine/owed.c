@@ -31,6 +31,22 @@ void tlm_engine_forget(TlmEngine *e, unsigned block, unsigned long first,
     stat64_add(&e->forgotten_pages, forgotten);
 }
 
+void tlm_engine_foreach_owed(TlmEngine *e,
+                             void (*run)(void *opaque, unsigned block,
+                                         unsigned long first,
+                                         unsigned long num), void *opaque)
+{
+    for (unsigned i = 0; i < e->blocks->len; i++) {
+        TlmLedgerBlock *b = tlm_engine_block(e, i);
+        unsigned long first = 0, num;
+
+        while ((num = tlm_ledger_next_owed(b, &first))) {
+            run(opaque, i, first, num);
+            first += num;
+        }
+    }
+}
+
 unsigned long tlm_engine_forget_clean(TlmEngine *e, unsigned block,
                                       unsigned long first,
                                       unsigned long num)

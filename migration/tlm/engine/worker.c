@@ -34,7 +34,7 @@ static bool worker_pace(TlmEngine *e, unsigned *max)
     while (!e->over) {
         int64_t wait = 0;
 
-        if (!e->rest) {
+        if (!e->uncapped) {
             /* The cap may be changed at any time */
             tlm_pacer_set_rate(&e->pacer, e->c.sink_ops->max_rate(e->c.sink),
                                e->c.sink_ops->lanes(e->c.sink));
@@ -43,7 +43,7 @@ static bool worker_pace(TlmEngine *e, unsigned *max)
                                      e->c.sink_ops->sent(e->c.sink));
         }
         if (!wait) {
-            *max = e->rest ? e->c.batch_max : e->batch_pages;
+            *max = e->uncapped ? e->c.batch_max : e->batch_pages;
             return true;
         }
         qemu_cond_timedwait(&e->wake, &e->lock, MAX(1, wait / SCALE_MS));

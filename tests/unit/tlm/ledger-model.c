@@ -109,6 +109,25 @@ static void model_hint(Model *m, int when)
                      ==, num);
 }
 
+/* Runs of owed pages, one after the other */
+static void check_runs(const Model *m)
+{
+    unsigned long p = 0, first = 0, num;
+
+    while ((num = tlm_ledger_next_owed(&m->b, &first))) {
+        for (; p < first; p++) {
+            g_assert_false(m->page[p].unsent || m->page[p].dirty);
+        }
+        for (; p < first + num; p++) {
+            g_assert_true(m->page[p].unsent || m->page[p].dirty);
+        }
+        first += num;
+    }
+    for (; p < m->pages; p++) {
+        g_assert_false(m->page[p].unsent || m->page[p].dirty);
+    }
+}
+
 TlmLedgerCounts model_sync(Model *m, bool age)
 {
     TlmLedgerCounts counts = {}, expected = {};
@@ -118,6 +137,7 @@ TlmLedgerCounts model_sync(Model *m, bool age)
         owed += m->page[p].unsent || m->page[p].dirty;
     }
     g_assert_cmpuint(tlm_ledger_owed(&m->b), ==, owed);
+    check_runs(m);
     tlm_ledger_before_sync(&m->b);
     model_hint(m, HINT_EARLY);
     for (unsigned long p = 0; p < m->pages; p++) {

@@ -71,6 +71,8 @@ void fake_ram_free(FakeRam *ram)
         FakeBlock *b = &ram->block[i];
 
         g_free(b->mem);
+        g_free(b->copy);
+        g_free(b->frozen);
         g_free(b->log);
         g_free(b->writable);
         g_free(b->read);
@@ -96,6 +98,42 @@ void fake_ram_add_blocks(FakeRam *ram)
 uint64_t fake_ram_read(const FakeRam *ram, unsigned block, unsigned long page)
 {
     return __atomic_load_n(&ram->block[block].mem[page], __ATOMIC_RELAXED);
+}
+
+uint64_t fake_ram_read_sent(const FakeRam *ram, unsigned block,
+                            unsigned long page)
+{
+    return ram->copied ? ram->block[block].copy[page] :
+                         fake_ram_read(ram, block, page);
+}
+
+uint64_t fake_ram_read_wanted(const FakeRam *ram, unsigned block,
+                              unsigned long page)
+{
+    return ram->copied ? ram->block[block].frozen[page] :
+                         fake_ram_read(ram, block, page);
+}
+
+static void copy_run(void *opaque, unsigned block, unsigned long first,
+                     unsigned long num)
+{
+    FakeBlock *b = &((FakeRam *)opaque)->block[block];
+
+    g_assert_cmpuint(num, >, 0);
+    g_assert_cmpuint(first + num, <=, b->pages);
+    memcpy(&b->copy[first], &b->mem[first], num * sizeof(*b->mem));
+}
+
+void fake_ram_freeze(FakeRam *ram)
+{
+    for (unsigned i = 0; i < ram->nr_blocks; i++) {
+        FakeBlock *b = &ram->block[i];
+
+        b->frozen = g_memdup2(b->mem, b->pages * sizeof(*b->mem));
+        b->copy = g_new0(uint64_t, b->pages);
+    }
+    tlm_engine_foreach_owed(ram->engine, copy_run, ram);
+    ram->copied = true;
 }
 
 /* A write by a vCPU */

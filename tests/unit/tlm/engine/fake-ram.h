@@ -35,6 +35,7 @@ typedef enum FakeBreak {
 typedef struct FakeBlock {
     unsigned long pages;
     uint64_t *mem;              /* atomic: read without a lock */
+    uint64_t *copy, *frozen;    /* of a checkpoint: of what is owed; all */
     bool *log, *writable;       /* under mmu_lock */
     bool *read;                 /* the log's last reader was told; ditto */
     unsigned long *dirty;       /* the ledger's */
@@ -44,6 +45,7 @@ typedef struct FakeRam {
     FakeLog kind;
     FakeBreak broken;
     TlmEngine *engine;
+    bool copied;                /* what is sent is read from copies */
     unsigned nr_blocks;
     FakeBlock *block;
     QemuMutex bitmap_mutex;
@@ -69,6 +71,13 @@ void fake_ram_add_blocks(FakeRam *ram);
 void fake_ram_start_vcpus(FakeRam *ram);
 void fake_ram_stop_vcpus(FakeRam *ram);
 uint64_t fake_ram_read(const FakeRam *ram, unsigned block, unsigned long page);
+/* What the sink is to read, and what the destination must have at the end */
+uint64_t fake_ram_read_sent(const FakeRam *ram, unsigned block,
+                            unsigned long page);
+uint64_t fake_ram_read_wanted(const FakeRam *ram, unsigned block,
+                              unsigned long page);
+/* The vCPUs are stopped: copies what is owed, and remembers all */
+void fake_ram_freeze(FakeRam *ram);
 /* BREAK_ARM_LATE: the log of what was read meanwhile is cleared now */
 void fake_ram_clear_late(FakeRam *ram);
 

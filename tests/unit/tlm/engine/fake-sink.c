@@ -106,8 +106,8 @@ static void *sender(void *opaque)
 
             for (unsigned i = 0; i < item->num; i++) {
                 delay(sink, rand);
-                item->value[i] = fake_ram_read(sink->ram, item->block,
-                                               item->page[i]);
+                item->value[i] = fake_ram_read_sent(sink->ram, item->block,
+                                                    item->page[i]);
             }
             push_item(lane, item);
             __atomic_fetch_add(&sink->sent, bytes, __ATOMIC_RELAXED);
@@ -239,7 +239,7 @@ unsigned fake_sink_differing(const FakeSink *sink)
 
     for (unsigned i = 0; i < sink->ram->nr_blocks; i++) {
         for (unsigned long p = 0; p < sink->ram->block[i].pages; p++) {
-            num += sink->mem[i][p] != fake_ram_read(sink->ram, i, p);
+            num += sink->mem[i][p] != fake_ram_read_wanted(sink->ram, i, p);
         }
     }
     return num;

@@ -42,6 +42,7 @@ typedef struct Scenario {
     FakeFault fault;
     bool cancel;
     bool planner;               /* decides, not chance */
+    bool checkpoint;            /* the guest goes on when it was copied */
 } Scenario;
 
 typedef struct Outsider {
@@ -207,6 +208,11 @@ static Outcome migrate(const Scenario *s, TlmEngine *e, FakeRam *ram,
         return DOUBTED;
     }
     tlm_engine_arm(e);
+    if (s->checkpoint) {
+        fake_ram_freeze(ram);
+        tlm_engine_keep_cap(e);
+        fake_ram_start_vcpus(ram);
+    }
     epoch = (TlmEpoch) { .ns = INT64_MAX };
     ret = tlm_engine_run(e, &epoch);
     if (!ret) {
@@ -353,22 +359,26 @@ int main(int argc, char **argv)
         { BREAK_NOTHING },
         { BREAK_NOTHING, .planner = true },
         { BREAK_NOTHING, .cancel = true },
+        { BREAK_NOTHING, .checkpoint = true },
+        { BREAK_NOTHING, .checkpoint = true, .cancel = true },
         { BREAK_NOTHING, FAULT_ERROR },
         { BREAK_NOTHING, FAULT_DEAD_PEER, .cancel = true },
     };
     static const char *const good_names[] = {
-        "chance", "planner", "cancel", "error", "dead-peer",
+        "chance", "planner", "cancel", "checkpoint", "checkpoint-cancel",
+        "error", "dead-peer",
     };
     static const Scenario broken[] = {
         { BREAK_NO_FLUSH },
+        { BREAK_ARM_LATE, .checkpoint = true },
         { BREAK_ARM_LATE },
         { BREAK_CLEAR_UNREAD },
         { BREAK_UNSENT_LOST },
         { BREAK_TAKEN_BACK },
     };
     static const char *const broken_names[] = {
-        "no-flush", "arm-after-read", "clear-unread", "unsent-lost",
-        "taken-back",
+        "no-flush", "checkpoint-arm-after-read", "arm-after-read",
+        "clear-unread", "unsent-lost", "taken-back",
     };
 
     g_test_init(&argc, &argv, NULL);
