@@ -38,6 +38,14 @@ static MigrationTlmDowntime *downtime(const TlmMigration *m,
     int64_t at_us = 0;
 
     d->vm_stop = part_us(m, s, &at_us, TLM_MARK_STOPPED);
+    if (m->mark_ns[TLM_MARK_RESUMED]) {
+        /* A checkpoint: what is sent comes after the pause */
+        d->hold = part_us(m, s, &at_us, TLM_MARK_SWITCHOVER);
+        d->device = part_us(m, s, &at_us, TLM_MARK_DEVICE);
+        d->sync = part_us(m, s, &at_us, TLM_MARK_SYNCED);
+        d->ram = part_us(m, s, &at_us, TLM_MARK_RAM);
+        return d;
+    }
     d->sync = part_us(m, s, &at_us, TLM_MARK_SYNCED);
     d->ram = part_us(m, s, &at_us, TLM_MARK_RAM);
     d->hold = part_us(m, s, &at_us, TLM_MARK_SWITCHOVER);
@@ -117,7 +125,8 @@ static void show_stop(const TlmMigration *m, const MigrationState *s,
     f->eta = tlm_planner_stop_eta_ms(m->plan.bandwidth,
                                      (end_ns - begin_ns) / 1e9, arrived, left);
     f->total = (now_ns - m->mark_ns[TLM_MARK_START]) / SCALE_MS + f->eta;
-    f->downtime = now_ns / SCALE_MS - s->downtime_start + f->eta;
+    f->downtime = m->mark_ns[TLM_MARK_RESUMED] ? s->downtime :
+                  now_ns / SCALE_MS - s->downtime_start + f->eta;
 }
 
 /* The clock goes on in every state, whoever is waited for */
@@ -275,6 +284,13 @@ MigrationTlmInfo *tlm_info(TlmMigration *m)
         show_end(m, s, t);
     } else {
         show_underway(m, s, t, now_ns);
+    }
+    if (m->mark_ns[TLM_MARK_RESUMED]) {
+        t->checkpoint = g_new0(MigrationTlmCheckpoint, 1);
+        t->checkpoint->method = m->method;
+        t->checkpoint->copied = m->copied_bytes;
+        t->checkpoint->faults = m->faults;
+        t->checkpoint->note = m->note[0] ? g_strdup(m->note) : NULL;
     }
     /* What has just reached the kernel has not arrived: no step back */
     t->progress = m->shown_progress = MAX(t->progress, m->shown_progress);

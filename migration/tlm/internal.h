@@ -32,6 +32,7 @@ typedef enum TlmMark {
     TLM_MARK_RAM,               /* RAM has been sent */
     TLM_MARK_SWITCHOVER,        /* the wait for the manager is over */
     TLM_MARK_DEVICE,            /* the device state has been sent */
+    TLM_MARK_RESUMED,           /* of a checkpoint: the guest goes on */
     TLM_MARK_END,
     TLM_MARKS
 } TlmMark;
@@ -51,6 +52,9 @@ typedef struct TlmMigration {
     uint64_t stopped_pages;     /* sent when the guest was stopped */
     uint64_t begin_zero_pages;  /* when the epoch began */
     int64_t begin_paused_ns;
+    MigrationTlmCheckpointMethod method;    /* of the pause of one */
+    uint64_t copied_bytes;
+    uint64_t faults;            /* writes of the guest that had to wait */
 
     /* Protects what follows; never held for long */
     QemuMutex lock;
@@ -64,6 +68,7 @@ typedef struct TlmMigration {
     int64_t shown_sync_ns;
     double shown_speed;
     double shown_progress;      /* %, never falls */
+    char note[200];             /* of a checkpoint: why nothing is copied */
     /* QEMU_CLOCK_REALTIME; 0: not yet */
     int64_t mark_ns[TLM_MARKS];
 } TlmMigration;

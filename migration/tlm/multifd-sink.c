@@ -20,6 +20,7 @@
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
+#include "checkpoint/copies.h"
 #include "multifd-sink.h"
 #include "tlm.h"
 #include "trace.h"
@@ -127,7 +128,9 @@ static bool sink_send(void *opaque, TlmGroup group, const TlmBatch *batch)
     bool sent;
 
     multifd_set_payload_type(sink->data[group], MULTIFD_PAYLOAD_RAM);
-    pages->block = g_ptr_array_index(sink->ram->blocks, batch->block);
+    pages->block = sink->copies ?
+                   tlm_copies_block(sink->copies, batch->block) :
+                   g_ptr_array_index(sink->ram->blocks, batch->block);
     pages->num = batch->num;
     pages->normal_num = 0;
     for (unsigned i = 0; i < batch->num; i++) {

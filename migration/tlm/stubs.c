@@ -79,6 +79,16 @@ bool tlm_switchover_allowed(void)
     return true;
 }
 
+bool tlm_is_checkpoint(void)
+{
+    return false;
+}
+
+int tlm_checkpoint(MigrationState *s)
+{
+    return -ENOTSUP;
+}
+
 void tlm_connecting(QIOChannel *ioc)
 {
 }
@@ -163,6 +173,13 @@ void tlm_hmp_show_parameters(Monitor *mon,
 }
 
 void qmp_migrate_tlm_switchover(Error **errp)
+{
+    refuse(errp);
+}
+
+void qmp_tlm_checkpoint(const char *uri, bool has_mode,
+                        MigrationTlmCheckpointMode mode, bool has_buffer_size,
+                        uint64_t buffer_size, Error **errp)
 {
     refuse(errp);
 }

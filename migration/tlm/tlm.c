@@ -34,6 +34,7 @@
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "migration/savevm.h"
+#include "checkpoint/checkpoint.h"
 #include "internal.h"
 #include "placement.h"
 #include "throttle.h"
@@ -48,6 +49,16 @@
 #define STEP_EPOCH_SYNCS 5
 
 static TlmMigration migration;
+
+bool tlm_is_checkpoint(void)
+{
+    return tlm_checkpoint_asked();
+}
+
+int tlm_checkpoint(MigrationState *s)
+{
+    return tlm_checkpoint_complete(&migration, s);
+}
 
 bool tlm_running(void)
 {
@@ -237,11 +248,14 @@ static int64_t stop_limit_ns(const TlmMigration *m, const MigrationState *s)
 static int send_all_owed(TlmMigration *m)
 {
     MigrationState *s = migrate_get_current();
-    TlmEpoch epoch = { .ns = stop_limit_ns(m, s) };
+    bool stopped = m->stage == MIGRATION_TLM_STAGE_STOP;
+    TlmEpoch epoch = { .ns = stopped ? stop_limit_ns(m, s) : INT64_MAX };
     uint64_t owed;
     int ret;
 
-    tlm_engine_arm(m->engine);
+    if (stopped) {
+        tlm_engine_arm(m->engine);
+    }
     ret = tlm_engine_run(m->engine, &epoch);
     owed = tlm_engine_owed(m->engine);
     if (!ret && owed && tlm_engine_timed_out(m->engine)) {
@@ -295,7 +309,8 @@ int tlm_ram_iterate(QEMUFile *f)
     int ret = 0;
 
     m->sink.f = f;
-    if (m->stage == MIGRATION_TLM_STAGE_STOP) {
+    if (m->stage == MIGRATION_TLM_STAGE_STOP ||
+        m->stage == MIGRATION_TLM_STAGE_FLUSH) {
         ret = send_all_owed(m);
         return ret == -ECANCELED ? 0 : ret;
     }
@@ -316,6 +331,9 @@ int tlm_ram_iterate(QEMUFile *f)
         ret = run_epoch(m, &decision);
         break;
     case TLM_PLAN_SWITCHOVER:
+        if (tlm_is_checkpoint()) {
+            tlm_checkpoint_prepare(m);
+        }
         tlm_mark(m, TLM_MARK_STOPPING);
         tlm_throttle_end(true);
         m->switchover_due = true;

@@ -85,6 +85,14 @@ void tlm_finished(void);
 void tlm_fill_info(MigrationInfo *info);
 void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *info);
 
+/*
+ * The migration that runs is a checkpoint: the guest goes on here afterwards.
+ * BQL held, or the migration thread.
+ */
+bool tlm_is_checkpoint(void);
+/* It is to be paused, resumed, and to be written; 0 or a negative errno */
+int tlm_checkpoint(MigrationState *s);
+
 /* Called by multifd.c: which group channel @id of @channels belongs to */
 unsigned tlm_channel_group(unsigned id, unsigned channels);
 

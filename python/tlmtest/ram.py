@@ -79,3 +79,24 @@ def compare_ram(src, dst):
         else:
             _compare_block(result, src, dst, a[name], b[name])
     return result
+
+
+class FrozenRam:
+    """All RAM of a stopped VM as it is now: to be compared later."""
+
+    def __init__(self, vm):
+        if vm.qmp('query-status')['running']:
+            raise ValueError(f'{vm.name} is running')
+        self.name = vm.name
+        self._blocks = vm.blocks()
+        self._data = {name: vm.read_block(block, 0, block.used)
+                      for name, block in self._blocks.items()}
+
+    def blocks(self):
+        return self._blocks
+
+    def read_block(self, block, offset, length):
+        return self._data[block.name][offset:offset + length]
+
+    def qmp(self, command):
+        return {'query-status': {'running': False}}[command]

@@ -1,0 +1,264 @@
+#!/usr/bin/python3
+#
+# Checkpoints by TLM: the guest goes on here, and a stock QEMU restores it
+#
+# The manager's gate (pause-before-switchover) holds the guest in the pause,
+# until all of its RAM has been read: that is what must be restored.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import os
+import subprocess
+import tempfile
+import unittest
+
+from tlmtest import migration
+from tlmtest.case import CRAWL, MB, STEADY, TlmCase
+from tlmtest.guests import LinuxGuest, RomGuest
+from tlmtest.ram import FrozenRam
+from tlmtest.vm import VmError, wait_until
+
+SMALL_DISK = 24                 # MB
+
+
+class Checkpoint(TlmCase):
+    def place(self):
+        directory = tempfile.TemporaryDirectory(prefix='tlm-checkpoint-')
+        self.addCleanup(directory.cleanup)
+        return directory.name
+
+    def path(self):
+        return os.path.join(self.place(), 'vm')
+
+    @staticmethod
+    def begin(src, uri, gate=False, **arguments):
+        migration.set_capabilities(src, pause_before_switchover=gate)
+        src.qmp('tlm-checkpoint', uri=uri, **arguments)
+
+    def take(self, src, uri, **arguments):
+        """Returns RAM as it was in the pause, and the last query-migrate."""
+        self.begin(src, uri, gate=True, **arguments)
+        migration.wait_status(src, 'pre-switchover')
+        frozen = FrozenRam(src)
+        src.qmp('migrate-continue', state='pre-switchover')
+        return frozen, migration.wait_status(src, 'completed')
+
+    def restore(self, guest, frozen, path, accel='tcg', extra=()):
+        dst = self.start_destination(guest, accel, extra=extra)
+        migration.set_capabilities(dst, mapped_ram=True, multifd=True)
+        migration.load_file(dst, path)
+        self.finish(guest, frozen, dst)
+        dst.close()
+
+    def check(self, guest, accel='tcg', extra=(), **arguments):
+        src = self.start_source(guest, accel, extra=extra)
+        path = self.path()
+        migration.set_parameters(src, max_bandwidth=0)
+        frozen, info = self.take(src, f'file:{path}', **arguments)
+        self.assert_runs_on(guest, src)
+        self.assert_as_before(src)
+        src.close()
+        self.restore(guest, frozen, path, accel, extra)
+        return info
+
+    def assert_as_before(self, src):
+        """Nothing is left over that a later migration would inherit."""
+        caps = {c['capability'] for c in src.qmp('query-migrate-capabilities')
+                if c['state']}
+        self.assertEqual(caps - {'pause-before-switchover'}, set())
+
+    def assert_kept(self, info, method):
+        """What was left was not written in the pause, but @method was used."""
+        kept = info['tlm']['checkpoint']
+        self.assertEqual(kept['method'], method, kept)
+        self.assertNotIn('note', kept)
+        if method == 'copy':
+            self.assertEqual(kept['faults'], 0)
+
+    def test_guests(self):
+        """All that is rewritten is left when the guest is paused."""
+        for accel in ('tcg', 'kvm'):
+            for mode in ('copy', 'write-protect'):
+                with self.sub(accel=accel, mode=mode):
+                    info = self.check(RomGuest(ws_mb=64), accel, mode=mode)
+                    self.assert_kept(info, mode)
+                    self.assertEqual(info['tlm']['stage'], 'done')
+                    if accel == 'tcg':      # the other may hardly run here
+                        self.assertGreater(
+                            info['tlm']['checkpoint']['copied'], 32 * MB)
+
+    def test_shared_memory(self):
+        """Others may write to it, and do not fault: it is copied."""
+        for mode in ('copy', 'write-protect'):
+            with self.sub(mode=mode):
+                info = self.check(RomGuest(ws_mb=64, shared=True), mode=mode)
+                kept = info['tlm']['checkpoint']
+                self.assertEqual(kept['method'], 'copy')
+                if mode == 'write-protect':
+                    self.assertIn('shared', kept['note'])
+
+    def test_linux(self):
+        for mode in ('copy', 'write-protect'):
+            with self.sub(mode=mode):
+                info = self.check(LinuxGuest(mem_mb=384, ws=128), mode=mode)
+                self.assert_kept(info, mode)
+
+    def test_auto(self):
+        """By how long the guest may be paused."""
+        for limit_ms, method in ((300, 'copy'), (1, 'write-protect')):
+            with self.sub(limit_ms=limit_ms):
+                guest = RomGuest(ws_mb=64)
+                src = self.start_source(guest)
+                migration.set_parameters(src, downtime_limit=limit_ms)
+                _, info = self.take(src, f'file:{self.path()}')
+                self.assert_kept(info, method)
+
+    def test_stages_and_events(self):
+        guest = RomGuest(ws_mb=64)
+        src = self.start_source(guest)
+        self.begin(src, f'file:{self.path()}')
+        migration.wait_status(src, 'completed')
+        src.pull_events()
+        order = [e['data']['stage'] if e['event'] == 'MIGRATION_TLM_STAGE'
+                 else e['event'] for e in src.events
+                 if e['event'] in ('MIGRATION_TLM_STAGE', 'STOP', 'RESUME')]
+        self.assertEqual(order, ['setup', 'live', 'STOP', 'stop', 'RESUME',
+                                 'flush', 'done'])
+
+    def test_small_buffer(self):
+        """Then it is written in the pause, and says so."""
+        info = self.check(RomGuest(ws_mb=64), buffer_size=MB)
+        kept = info['tlm']['checkpoint']
+        self.assertEqual(kept['method'], 'write')
+        self.assertIn('more than the buffer may have', kept['note'])
+
+    def test_paused_guest(self):
+        """It stays paused, here and where it is restored."""
+        guest = RomGuest(ws_mb=64, rate=STEADY)
+        src = self.start_source(guest)
+        src.qmp('stop')
+        frozen = FrozenRam(src)
+        path = self.path()
+        self.begin(src, f'file:{path}')
+        migration.wait_status(src, 'completed')
+        self.assertEqual(src.status(), 'paused')
+        src.qmp('cont')
+        self.assert_guest_well(guest, src)
+        src.close()
+        self.restore(guest, frozen, path)
+
+    def test_again_and_again(self):
+        guest = RomGuest(ws_mb=64, pattern='hotcold')
+        src = self.start_source(guest)
+        migration.set_parameters(src, max_bandwidth=0)
+        path = self.path()
+        for i in range(8):
+            mode = ('copy', 'write-protect')[i % 2]
+            frozen, info = self.take(src, f'file:{path}', mode=mode)
+            self.assert_kept(info, mode)
+            migration.wait_idle(src)
+        self.restore(guest, frozen, path)
+        self.assert_runs_on(guest, src)
+        migration.set_capabilities(src, pause_before_switchover=False)
+        self.migrate_again(guest, src)
+
+    def test_to_a_qemu(self):
+        """A stock QEMU that waits, with what it needs, is a standby."""
+        guest = RomGuest(ws_mb=64)
+        src = self.start_source(guest)
+        dst = self.start_destination(guest)
+        migration.set_capabilities(dst, multifd=True)
+        host, port = migration.listen(dst)
+        frozen, _ = self.take(src, f'tcp:{host}:{port}')
+        self.assert_runs_on(guest, src)
+        self.finish(guest, frozen, dst)
+
+    def begin_slow_flush(self, guest, uri):
+        """Returns the source, with the guest running and much to be sent."""
+        src = self.start_source(guest)
+        migration.set_parameters(src, max_bandwidth=CRAWL)
+        self.begin(src, uri)
+        self.wait_stage(src, 'flush')
+        self.assertEqual(src.status(), 'running')
+        return src
+
+    def test_cancel(self):
+        for stage, mode in (('live', 'auto'), ('flush', 'copy'),
+                            ('flush', 'write-protect')):
+            with self.sub(stage=stage, mode=mode):
+                # What is rewritten all the time is left for the flush
+                guest = RomGuest(ws_mb=64, pattern='uniform', rate=STEADY) \
+                    if stage == 'live' else RomGuest(ws_mb=64)
+                src = self.start_source(guest)
+                migration.set_parameters(src, max_bandwidth=CRAWL)
+                self.begin(src, f'file:{self.path()}', mode=mode)
+                self.wait_stage(src, stage)
+                src.qmp('migrate_cancel')
+                migration.wait_status(src, 'cancelled')
+                self.assert_runs_on(guest, src)
+                self.assert_as_before(src)
+                self.migrate_again(guest, src)
+
+    def test_receiver_dies(self):
+        """The guest has gone on long since, and goes on."""
+        guest = RomGuest(ws_mb=64)
+        dst = self.start_destination(guest)
+        migration.set_capabilities(dst, multifd=True)
+        host, port = migration.listen(dst)
+        src = self.begin_slow_flush(guest, f'tcp:{host}:{port}')
+        dst.kill()
+        migration.wait_status(src, 'failed')
+        self.assert_runs_on(guest, src)
+        self.assert_as_before(src)
+        self.migrate_again(guest, src)
+
+    def test_stopped_while_it_is_written(self):
+        """By the user: a checkpoint that fails does not start it again."""
+        guest = RomGuest(ws_mb=64)
+        src = self.begin_slow_flush(guest, f'file:{self.path()}')
+        src.qmp('stop')
+        src.qmp('migrate_cancel')
+        migration.wait_status(src, 'cancelled')
+        migration.wait_idle(src)
+        self.assertEqual(src.status(), 'paused')
+        src.qmp('cont')
+        self.assert_guest_well(guest, src)
+
+    def test_disk_full(self):
+        place = self.place()
+        mount = subprocess.run(
+            ['mount', '-t', 'tmpfs', '-o', f'size={SMALL_DISK}m', 'tmpfs',
+             place], capture_output=True, text=True, check=False)
+        if mount.returncode:
+            self.skipTest(f'no small disk: {mount.stderr.strip()}')
+        self.addCleanup(subprocess.run, ['umount', place], check=True)
+        guest = RomGuest(ws_mb=64)
+        src = self.start_source(guest)
+        self.begin(src, f'file:{place}/vm')
+        info = migration.wait_status(src, 'failed')
+        self.assertRegex(info['error-desc'], 'No space left')
+        self.assert_runs_on(guest, src)
+        os.unlink(f'{place}/vm')
+        self.migrate_again(guest, src)
+
+    def test_refused(self):
+        guest = RomGuest(ws_mb=64)
+        src = self.begin_slow_flush(guest, f'file:{self.path()}')
+        for command, arguments in (
+                ('tlm-checkpoint', {'uri': f'file:{self.path()}'}),
+                ('migrate', {'uri': f'file:{self.path()}'})):
+            with self.assertRaisesRegex(VmError, 'in progress'):
+                src.qmp(command, **arguments)
+        src.qmp('migrate_cancel')
+        self.assert_runs_on(guest, src)
+        with self.assertRaisesRegex(VmError, 'nowhere'):
+            src.qmp('tlm-checkpoint', uri='file:/nowhere/vm')
+        with self.assertRaisesRegex(VmError, 'migration protocol'):
+            src.qmp('tlm-checkpoint', uri='nonsense')
+        self.assert_as_before(src)
+        wait_until(lambda: src.status() == 'running', 10, 'it runs')
+        self.migrate_again(guest, src)
+
+
+if __name__ == '__main__':
+    unittest.main()
