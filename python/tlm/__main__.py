@@ -5,10 +5,23 @@ import os
 import sys
 
 from . import estimate, migrate, options, parser
+from .checkpoint import commands, look, restore, save, tidy, watch
 from .virsh import command as virsh_migrate
 
 MAIN = {options.MIGRATE: migrate.main, options.ESTIMATE: estimate.main,
-        options.VIRSH: virsh_migrate.main}
+        options.VIRSH: virsh_migrate.main,
+        commands.SAVE: save.main, commands.WATCH: watch.main,
+        commands.LIST: look.main_list, commands.SHOW: look.main_show,
+        commands.VERIFY: tidy.main_verify, commands.PRUNE: tidy.main_prune,
+        commands.RESTORE: restore.main}
+
+
+def find(words):
+    """The subcommand, of one word or two, that @words begin with; None."""
+    for n in (1, 2):
+        if ' '.join(words[:n]) in options.COMMANDS:
+            return ' '.join(words[:n])
+    return None
 
 
 def main():
@@ -17,8 +30,8 @@ def main():
     old_name = called if called in options.OLD_NAMES else None
     if old_name:
         name = options.OLD_NAMES[old_name]
-    elif words and words[0] in options.COMMANDS:
-        name, *words = words
+    elif name := find(words):
+        words = words[len(name.split()):]
     else:
         name, words = parser.of_all().parse_args(words).command, []
     return MAIN[name](parser.of_command(options.COMMANDS[name], old_name),

@@ -4,6 +4,9 @@
 from . import options
 
 COMMON = ('--help', '--version')
+# First words of the subcommands, and those that a second one follows
+FIRST = tuple(dict.fromkeys(c.split()[0] for c in options.COMMANDS))
+GROUPS = tuple(w for w in FIRST if w not in options.COMMANDS)
 
 BASH = '''# bash completion for tlm; made by "tlm --completion bash"
 _tlm()
@@ -14,8 +17,9 @@ _tlm()
     {old_names}) command=${{name#tlm-}} ;;
     *)
         for ((i = 1; i < COMP_CWORD; i++)); do
-            case ${{COMP_WORDS[i]}} in
-            {commands}) command=${{COMP_WORDS[i]}}; break ;;
+            case $command${{command:+ }}${{COMP_WORDS[i]}} in
+            {groups}) command=${{COMP_WORDS[i]}} ;;
+            {commands}) command+=${{command:+ }}${{COMP_WORDS[i]}}; break ;;
             esac
         done ;;
     esac
@@ -34,11 +38,15 @@ def _reply(words):
     return f"COMPREPLY=($(compgen -W '{' '.join(words)}' -- \"$cur\"))"
 
 
+def _second(group):
+    return [c.split()[1] for c in options.COMMANDS if c.split()[0] == group]
+
+
 def _values(command):
     """What follows an option; nothing for those that take none."""
     files, others = [], []
     for o in options.of(command):
-        patterns = '|'.join(f'{command}:{f}' for f in o.flags())
+        patterns = '|'.join(f"'{command}':{f}" for f in o.flags())
         if o.choices:
             yield f'    {patterns}) {_reply(o.choices)}; return ;;'
         elif o.file:
@@ -55,15 +63,17 @@ def _values(command):
 def bash():
     """The text of a file for bash-completion."""
     values = ['    :--completion) ' + _reply(SHELLS) + '; return ;;']
-    words = []
+    words = [f"    {group}) {_reply(_second(group))} ;;" for group in GROUPS]
     for name in options.COMMANDS:
         values += _values(name)
         flags = [f for o in options.of(name) for f in o.flags()]
-        words.append(f'    {name})\n        [[ $cur != -* ]] || '
+        words.append(f"    '{name}')\n"
+                     '        [[ $cur != -* ]] || '
                      f'{_reply([*flags, *COMMON])} ;;')
-    words.append('    *) ' + _reply([*options.COMMANDS, '--completion',
-                                     *COMMON]) + ' ;;')
-    return BASH.format(commands='|'.join(options.COMMANDS),
+    words.append('    *) ' + _reply([*FIRST, '--completion', *COMMON])
+                 + ' ;;')
+    return BASH.format(commands='|'.join(f"'{c}'" for c in options.COMMANDS),
+                       groups='|'.join(GROUPS),
                        old_names='|'.join(options.OLD_NAMES),
                        names=' '.join(options.OLD_NAMES),
                        values='\n'.join(values), words='\n'.join(words))

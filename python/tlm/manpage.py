@@ -8,7 +8,8 @@ import sys
 
 from . import __version__, options
 
-PAGES = ('tlm', *(f'tlm-{name}' for name in options.COMMANDS))
+COMMANDS = {c.page: c for c in options.COMMANDS.values()}
+PAGES = ('tlm', *COMMANDS)
 SHELL = 'bash'
 
 
@@ -57,7 +58,7 @@ def example(command, words, text):
 
 
 def command_page(c):
-    lines = [*header(f'tlm-{c.name}', c.summary), '.SH SYNOPSIS',
+    lines = [*header(c.page, c.summary), '.SH SYNOPSIS',
              f'{bold("tlm " + c.name)} {escape(c.usage)}',
              '.SH DESCRIPTION']
     for paragraph in c.text.split('\n\n'):
@@ -82,7 +83,7 @@ def command_page(c):
         lines += example(c.name, words, text)
     lines.pop()
     lines += ['.SH SEE ALSO', ',\n'.join(
-        f'{bold(name)}(1)' for name in PAGES if name != f'tlm-{c.name}')]
+        f'{bold(name)}(1)' for name in PAGES if name != c.page)]
     return lines
 
 
@@ -94,7 +95,7 @@ def main_page():
              'The source is a QEMU with TLM; the destination need not be.',
              '.SH COMMANDS']
     for c in options.COMMANDS.values():
-        lines += item(f'{bold("tlm-" + c.name)}(1)',
+        lines += item(f'{bold(c.page)}(1)',
                       f'{c.summary[0].upper()}{c.summary[1:]}.')
     lines.append('.SH OPTIONS')
     lines += item(f'{bold("--completion")} {italic(SHELL)}',
@@ -107,7 +108,7 @@ def main_page():
 def page(name):
     """One of PAGES, as the text of a file."""
     lines = main_page() if name == 'tlm' else \
-        command_page(options.COMMANDS[name.removeprefix('tlm-')])
+        command_page(COMMANDS[name])
     return '\n'.join(lines) + '\n'
 
 

@@ -2,75 +2,13 @@
 """The table of subcommands and options.  The parsers of the command line
 (parser.py), the completion and the manual pages are made from it."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
-
 from . import units
+from .checkpoint.commands import (CHECKPOINT, CHECKPOINT_COMMANDS, LIST,
+                                  PRUNE, RESTORE, SAVE, SAVING, SHOW, VERIFY,
+                                  WATCH)
+from .table import Command, Old, Option
 
 MIGRATE, ESTIMATE, VIRSH = 'migrate', 'estimate', 'virsh-migrate'
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    name: str
-    summary: str
-    usage: str                      # behind the name
-    text: str
-    exits: tuple                    # (exit status, meaning)
-    examples: tuple                 # (words behind the name, what they do)
-    arguments: tuple = ()           # (name, meaning), each is given once
-
-
-@dataclasses.dataclass(frozen=True)
-class Old:
-    """An option of a command's old name: how it is written there too, and
-    the unit of a number without one."""
-
-    flag: str = ''
-    bare: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """@parse: None for a switch.  @help may differ by subcommand."""
-
-    name: str
-    commands: tuple
-    help: str | Mapping[str, str]
-    parse: Callable | None = None
-    metavar: str = ''
-    choices: tuple = ()
-    short: str = ''
-    default: object = None
-    many: bool = False
-    required: tuple = ()            # subcommands that need it
-    file: bool = False              # for the completion
-    old: Mapping[str, Old] = dataclasses.field(default_factory=dict)
-
-    @property
-    def dest(self):
-        return self.name.replace('-', '_')
-
-    def help_for(self, command):
-        return self.help if isinstance(self.help, str) else \
-            self.help[command]
-
-    def flags(self, old_name=None):
-        """All spellings; the last one is what the user is told."""
-        old = self.old.get(old_name, Old()).flag
-        return [f for f in (self.short, f'--{self.name}', old) if f]
-
-    def parser(self, old_name=None):
-        """For one value, as text."""
-        bare = self.old.get(old_name, Old()).bare
-        return dataclasses.replace(self.parse, bare=bare) if bare else \
-            self.parse
-
-    @property
-    def value(self):
-        """The value in usage and help; '' for a switch."""
-        return '|'.join(self.choices) if self.choices else self.metavar
-
 
 COMMANDS = {c.name: c for c in (
     Command(
@@ -122,28 +60,48 @@ COMMANDS = {c.name: c for c in (
           'Migrate within 20 seconds, and slow the guest for that.'),
          ('--dry-run --link 10Gbit/s --bound 20s vm1 '
           'qemu+tls://hostb/system', 'Say beforehand whether that can be.'))),
+    *CHECKPOINT_COMMANDS,
 )}
 
+ALL = (MIGRATE, ESTIMATE, VIRSH)
 # Links to the command, from before it had subcommands
-OLD_NAMES = {f'tlm-{name}': name for name in COMMANDS}
+OLD_NAMES = {f'tlm-{name}': name for name in ALL}
 O_MIGRATE, O_ESTIMATE, O_VIRSH = OLD_NAMES
 
-ALL = (MIGRATE, ESTIMATE, VIRSH)
 MIGRATING = (MIGRATE, VIRSH)
 
 OPTIONS = (
-    Option('qmp', (MIGRATE, ESTIMATE), parse=str, metavar='SOCKET',
-           required=(MIGRATE, ESTIMATE), file=True,
+    Option('qmp', (MIGRATE, ESTIMATE, *SAVING), parse=str, metavar='SOCKET',
+           required=(MIGRATE, ESTIMATE, *SAVING), file=True,
            help='QMP socket of the source that nobody else uses: a path, or '
            'HOST:PORT'),
     Option('connect', (VIRSH,), short='-c', parse=str, metavar='URI',
            help="libvirt's URI of the source, as for virsh"),
-    Option('bound', ALL, parse=units.Duration(), metavar='TIME',
+    Option('dir', CHECKPOINT, parse=str, metavar='DIR', required=CHECKPOINT,
+           file=True, help="where the checkpoints are, of this VM alone"),
+    Option('name', (SAVE,), parse=units.checkpoint_name, metavar='NAME',
+           help='what it is called (default: date and time, in UTC)'),
+    Option('every', (WATCH,), parse=units.Duration(least=1000),
+           metavar='TIME', required=(WATCH,),
+           help='from the start of one checkpoint to that of the next'),
+    Option('keep', (PRUNE, WATCH), parse=units.Count(least=1), metavar='K',
+           required=(PRUNE,),
+           help={PRUNE: 'how many of the newest stay',
+                 WATCH: 'remove others than the K newest after each '
+                 'checkpoint (default: none)'}),
+    Option('paused', (RESTORE,),
+           help='do not let the guest run, whatever it did when it was '
+           'saved'),
+    Option('verify', (RESTORE,),
+           help='read the file and compare its checksums first'),
+    Option('bound', (*ALL, *SAVING), parse=units.Duration(), metavar='TIME',
            help={MIGRATE: 'time bound of the whole migration; 0 is none',
                  ESTIMATE: "a time bound, instead of 'tlm-time-bound'; 0 is "
                  'none',
                  VIRSH: 'time bound of the whole migration, with the disks '
-                 'that libvirt copies; 0 is none'},
+                 'that libvirt copies; 0 is none',
+                 **dict.fromkeys(SAVING, 'time bound of a checkpoint, without '
+                                 'its checksums; 0 is none')},
            old={O_MIGRATE: Old(bare='ms'), O_ESTIMATE: Old(bare='ms'),
                 O_VIRSH: Old('--tlm-bound', 's')}),
     Option('bound-action', MIGRATING, parse=str,
@@ -162,12 +120,14 @@ OPTIONS = (
            old={O_MIGRATE: Old('--downtime-limit', 'ms'),
                 O_ESTIMATE: Old('--downtime-limit', 'ms'),
                 O_VIRSH: Old('--tlm-downtime', 'ms')}),
-    Option('bandwidth', ALL, parse=units.Bandwidth(), metavar='RATE',
+    Option('bandwidth', (*ALL, *SAVING), parse=units.Bandwidth(), metavar='RATE',
            required=(ESTIMATE,),
            help={MIGRATE: 'cap while the guest runs; 0 is no cap',
                  ESTIMATE: 'what the link carries',
                  VIRSH: 'cap while the guest runs, rounded down to whole '
-                 'MiB/s, which is what libvirt takes; 0 is no cap'},
+                 'MiB/s, which is what libvirt takes; 0 is no cap',
+                 **dict.fromkeys(SAVING, 'cap on what is written per second '
+                                 '(default: none)')},
            old={O_MIGRATE: Old(bare='B/s'), O_ESTIMATE: Old(bare='B/s'),
                 O_VIRSH: Old(bare='MiB/s')}),
     Option('window', (ESTIMATE,), parse=units.Duration(least=1),
@@ -181,7 +141,11 @@ OPTIONS = (
            default=2, help='multifd channels (default: 2)'),
     Option('dtx-channels', (MIGRATE,), parse=units.Count(), metavar='N',
            help='how many of them carry dirty pages'),
-    Option('set', MIGRATING, parse=units.setting, metavar='NAME=VALUE',
+    Option('buffer', SAVING, parse=units.Size(least=1), metavar='SIZE',
+           help='limit of the memory for copies; if more is left when the '
+           'guest is to be paused, it is written in the pause (default: what '
+           'the host has)'),
+    Option('set', (*MIGRATING, *SAVING), parse=units.setting, metavar='NAME=VALUE',
            many=True, help='any other migration parameter of QEMU, in its '
            'own unit',
            old={O_VIRSH: Old('--tlm-set')}),
@@ -194,12 +158,17 @@ OPTIONS = (
     Option('link', (VIRSH,), parse=units.Bandwidth(least=1), metavar='RATE',
            help='for --dry-run: what the link carries',
            old={O_VIRSH: Old('--tlm-link', 'B/s')}),
-    Option('json', ALL,
+    Option('json', (*ALL, *CHECKPOINT),
            help={MIGRATE: "print the last answer of 'query-migrate' on "
                  'standard output, all else on standard error',
                  ESTIMATE: "print the answer of 'query-tlm-estimate'",
                  VIRSH: "print the last answer of 'query-migrate' on "
-                 'standard output, all else on standard error'},
+                 'standard output, all else on standard error',
+                 **dict.fromkeys(SAVING, 'print the manifest on standard '
+                                 'output, all else on standard error'),
+                 SHOW: 'print the manifest',
+                 **dict.fromkeys((LIST, VERIFY, PRUNE, RESTORE),
+                                 'print the result as JSON')},
            old={O_VIRSH: Old('--tlm-json')}),
 )
 
@@ -215,6 +184,7 @@ def flag(name, old_name=None):
 
 
 UNITS = (
+    ('SIZE', '512MiB, 1.5GiB'),
     ('TIME', '20s, 500ms, 2min, 1h'),
     ('RATE', '10Gbit/s, 300MB/s, 1.5GiB/s: a small b is a bit, a capital B a '
      'byte; k, M, G, T are powers of 1000, Ki, Mi, Gi, Ti of 1024'),

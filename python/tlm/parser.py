@@ -32,7 +32,7 @@ def units_note(command, old_name):
         return f"{'. '.join(notes)}. The unit of a number without one: " \
                f"{bare}. '{old_name}' is the old name of " \
                f"'tlm {command.name}', where it is refused."
-    return f"{'. '.join(notes)}. {options.BARE}"
+    return f"{'. '.join(notes)}. {options.BARE}" if notes else ''
 
 
 def add(parser, option, command=None, old_name=None, help_text=None):
@@ -58,11 +58,13 @@ def of_command(command, old_name=None):
         prog=old_name or f'tlm {command.name}', allow_abbrev=False,
         usage=f'%(prog)s {command.usage}',
         description=paragraphs(command.text),
-        epilog='\n\n'.join((paragraphs(units_note(command, old_name)),
-                            paragraphs(exits(command)))),
+        epilog='\n\n'.join(paragraphs(text) for text in (
+            units_note(command, old_name), exits(command)) if text),
         formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, meaning in command.arguments:
-        p.add_argument(name.lower(), metavar=name, help=meaning)
+        plain = name.strip('[]')
+        p.add_argument(plain.lower(), metavar=plain, help=meaning,
+                       nargs=None if plain == name else '?')
     for option in options.of(command.name):
         add(p, option, command.name, old_name)
     p.add_argument('--version', action='version',

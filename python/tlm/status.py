@@ -137,6 +137,19 @@ class Tlm:
                 ('switchover', parts['switchover'])]
 
 
+    # Of a checkpoint
+
+    @property
+    def copied_bytes(self):
+        """In the pause; None: this is no checkpoint, or not yet."""
+        return self._members.get('checkpoint', {}).get('copied')
+
+    @property
+    def checkpoint_note(self):
+        """Why RAM was written in the pause; None: it was copied."""
+        return self._members.get('checkpoint', {}).get('note')
+
+
 class Ram:
     """Member "ram" of an answer, as for every migration."""
 

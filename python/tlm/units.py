@@ -162,3 +162,11 @@ def as_text(value):
     if isinstance(value, bool):
         return 'on' if value else 'off'
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def checkpoint_name(text):
+    """A name that is the same in every file system, and no option."""
+    if not re.fullmatch('[A-Za-z0-9_][A-Za-z0-9._-]{0,99}', text):
+        raise Bad(text, 'write a name of up to 100 letters, digits, ".", "_" '
+                  'and "-" that begins with none of "." and "-"')
+    return text

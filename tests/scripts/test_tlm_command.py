@@ -24,6 +24,7 @@ import tlm
 from tlm import completion, figures, manpage, options
 from tlm import parser as parsers
 from tlm import progress, units
+from tlm.checkpoint import commands as checkpoints
 from tlm.status import Status
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), '../..'))
@@ -132,8 +133,15 @@ class Units(unittest.TestCase):
 class Options(unittest.TestCase):
     NEEDED = {'migrate': ['--qmp', 's', 'uri'],
               'estimate': ['--qmp', 's', '--bandwidth', '1GB/s'],
-              'virsh-migrate': []}
+              'virsh-migrate': [],
+              **dict.fromkeys(checkpoints.CHECKPOINT, ['--dir', 'd']),
+              **dict.fromkeys(checkpoints.SAVING,
+                              ['--qmp', 's', '--dir', 'd', '--every', '9s']),
+              'checkpoint save': ['--qmp', 's', '--dir', 'd'],
+              'checkpoint prune': ['--dir', 'd', '--keep', '9'],
+              'checkpoint restore': ['--dir', 'd', 'name']}
     SAMPLES = {'TIME': '20s', 'RATE': '300MB/s', 'N': '3',
+               'K': '3', 'SIZE': '1GiB',
                'STEPS': '0.5-(2)', 'NAME=VALUE': 'a=1'}
 
     def parse(self, command, *words, old_name=None):
@@ -174,7 +182,7 @@ class Options(unittest.TestCase):
                                             [] if o.many else o.default)
 
     def test_units_are_the_same_everywhere(self):
-        for command in COMMANDS:
+        for command in options.ALL:
             args = self.parse(command, '--bound', '20s', '--downtime',
                               '300ms', '--bandwidth', '2.4Gbit/s')
             self.assertEqual((args.bound, args.downtime, args.bandwidth),
@@ -244,9 +252,15 @@ class Generated(unittest.TestCase):
     def test_completion(self):
         self.assertEqual(self.complete('tlm', 'vi'), ['virsh-migrate'])
         self.assertEqual(self.complete('tlm', '--completion', ''), ['bash'])
-        self.assertLessEqual(set(COMMANDS), set(self.complete('tlm', '')))
+        self.assertLessEqual({c.split()[0] for c in COMMANDS},
+                             set(self.complete('tlm', '')))
+        self.assertEqual(self.complete('tlm', 'checkpoint', 's'),
+                         ['save', 'show'])
         for command in COMMANDS:
-            for start in (('tlm', command), (f'/usr/bin/tlm-{command}',)):
+            starts = [('tlm', *command.split())]
+            if command in options.ALL:
+                starts.append((f'/usr/bin/tlm-{command}',))
+            for start in starts:
                 offered = self.complete(*start, '--')
                 for o in options.of(command):
                     self.assertIn(f'--{o.name}', offered)
@@ -274,12 +288,12 @@ class Generated(unittest.TestCase):
                 for metavar, _ in options.UNITS:
                     self.assertIn(metavar, text)
         for name, command in options.COMMANDS.items():
-            text = manpage.page(f'tlm-{name}').replace('\\-', '-')
+            text = manpage.page(command.page).replace('\\-', '-')
             for o in options.of(name):
                 self.assertIn(f'\\fB--{o.name}\\fR', text)
             for code, meaning in command.exits:
                 self.assertIn(f'.TP\n{code}\n', text)
-            self.assertIn(f'tlm-{name}', manpage.page('tlm').replace(
+            self.assertIn(command.page, manpage.page('tlm').replace(
                 '\\-', '-'))
 
     @unittest.skipUnless(shutil.which('groff'), 'no groff')
@@ -528,7 +542,7 @@ class Running(unittest.TestCase):
         run = self.run_tool(tool, '--version')
         self.assertEqual((run.stdout, run.returncode),
                          (f'tlm {tlm.__version__}\n', 0), run.stderr)
-        for words in ((), *((name,) for name in COMMANDS)):
+        for words in ((), *(name.split() for name in COMMANDS)):
             with self.subTest(words=words):
                 run = self.run_tool(tool, *words, '--help')
                 self.assertEqual(run.returncode, 0, run.stderr)

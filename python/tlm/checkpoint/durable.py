@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Changes in a directory that are still there after a power failure."""
+
+import contextlib
+import os
+
+
+def sync_directory(directory):
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def rename(old, new):
+    """Within a directory."""
+    os.rename(old, new)
+    sync_directory(os.path.dirname(new))
+
+
+def write(path, text):
+    """All of the file, or none of it."""
+    directory, name = os.path.split(path)
+    draft = os.path.join(directory, f'.{name}.new')
+    try:
+        with open(draft, 'w', encoding='utf-8') as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        rename(draft, path)
+    except BaseException:
+        discard(draft)
+        raise
+
+
+def discard(path):
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""tlm checkpoint save."""
+
+import json
+import sys
+
+from ..errors import MigrateError
+from ..progress import Display
+from . import text
+from .catalogue import Catalogue
+from .saver import Cancelled, Saver
+from .signals import Interrupted, Signals
+
+
+def main(parser, words):
+    """Returns the exit status."""
+    args = parser.parse_args(words)
+    out = sys.stderr if args.json else sys.stdout
+    try:
+        catalogue = Catalogue(args.dir)
+        with Signals() as signals:
+            content = Saver(catalogue, args).save(args.name, Display(out),
+                                                  signals)
+    except Cancelled:
+        print('The checkpoint was cancelled by another client; nothing is '
+              'left of it', file=sys.stderr)
+        return 3
+    except Interrupted:
+        print('Cancelled: the guest runs on, and nothing is left of the '
+              'checkpoint', file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except (MigrateError, OSError) as e:
+        print(f'{parser.prog}: {e}', file=sys.stderr)
+        return 1
+    print('\n'.join(text.saved(content, catalogue.path(content['name']))),
+          file=out)
+    if args.json:
+        print(json.dumps(content, indent=2))
+    return 0

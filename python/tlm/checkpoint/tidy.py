@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""tlm checkpoint verify and prune: is all of it good, and still wanted?"""
+
+import json
+import sys
+
+from ..errors import MigrateError
+from ..progress import Display
+from .catalogue import Catalogue
+from .verify import problem
+
+
+def main_verify(parser, words):
+    """Returns the exit status."""
+    args = parser.parse_args(words)
+    display = Display(sys.stderr)
+    try:
+        catalogue = Catalogue(args.dir)
+        entries = [catalogue.get(args.name)] if args.name else \
+            catalogue.entries()
+        found = {}
+        for entry in entries:
+            with display:
+                found[entry.name] = problem(catalogue, entry, display)
+            if not args.json:
+                print(f"{entry.name}: {found[entry.name] or 'good'}",
+                      flush=True)
+    except (MigrateError, OSError) as e:
+        print(f'{parser.prog}: {e}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if args.json:
+        print(json.dumps(found, indent=2))
+    return 1 if any(found.values()) else 0
+
+
+def main_prune(parser, words):
+    """Returns the exit status."""
+    args = parser.parse_args(words)
+    try:
+        catalogue = Catalogue(args.dir)
+        with catalogue.locked():
+            bad = [e for e in catalogue.entries() if e.problem]
+            removed = catalogue.prune(args.keep)
+            left = catalogue.remove_leftovers()
+    except (MigrateError, OSError) as e:
+        print(f'{parser.prog}: {e}', file=sys.stderr)
+        return 1
+    for entry in bad:
+        print(f'{parser.prog}: {entry.name} is left as it is: '
+              f'{entry.problem}', file=sys.stderr)
+    if args.json:
+        print(json.dumps({'checkpoints': removed, 'left-over': left},
+                         indent=2))
+    else:
+        for name in [*removed, *left]:
+            print(f'Removed {name}')
+    return 0
