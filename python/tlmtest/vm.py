@@ -88,7 +88,6 @@ class Vm:
         env.register(self)
 
     def start(self):
-        from qemu.qmp.legacy import QEMUMonitorProtocol
         with open(self.stderr_path, 'wb') as err:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=err,
@@ -98,6 +97,10 @@ class Vm:
         if not self.alive():
             raise VmError(f'{self.name} ended with status '
                           f'{self.process.returncode}:\n{self.messages()}')
+        return self.connect()
+
+    def connect(self):
+        from qemu.qmp.legacy import QEMUMonitorProtocol
         monitor = QEMUMonitorProtocol(self.qmp_path)
 
         def connected():
