@@ -15,9 +15,10 @@ PLAIN_S = 1.0
 FULL_SPEED = 0.995          # is shown as 100 % from here on
 
 
-def describe(status, sending, limits):
+def describe(status, sending, limits, downtime=True):
     """(what, percent or None, details): most important details first.
-    @sending: bytes per second on the wire, None: not known"""
+    @sending: bytes per second on the wire, None: not known.  @downtime: what
+    is predicted of it holds"""
     tlm, ram = status.tlm, status.ram
     final = status.status in FINAL
     if not ram or not tlm and final:
@@ -29,17 +30,18 @@ def describe(status, sending, limits):
         return status.status, None, details
     if final:
         return status.status, tlm.progress, []
-    return tlm.stage, tlm.progress, details + _tlm_details(tlm, ram, limits)
+    details += _tlm_details(tlm, ram, limits, downtime)
+    return tlm.stage, tlm.progress, details
 
 
-def _tlm_details(tlm, ram, limits):
+def _tlm_details(tlm, ram, limits, downtime):
     live = tlm.stage == 'live'
     details = []
     if not live:
         details.append(f'{size(ram.remaining)} left')
     if tlm.eta:
         details.append(f'ETA {duration(tlm.eta)}')
-    if live and tlm.predicted_downtime:
+    if live and downtime and tlm.predicted_downtime:
         details.append(f'downtime {duration(tlm.predicted_downtime)}')
     if tlm.slack is not None and tlm.predicted_total:
         details.append(f'slack {tlm.slack / 1000:+.1f} s'
@@ -59,11 +61,11 @@ class Display:
     """A line a stage that redraws on a terminal; else plain lines, one a
     second."""
 
-    def __init__(self, out=None, limits=False):
+    def __init__(self, out=None, limits=False, downtime=True):
         self.out = out or sys.stdout
         self.tty = self.out.isatty() and \
             os.environ.get('TERM', 'dumb') != 'dumb'
-        self.limits = limits
+        self.limits, self.downtime = limits, downtime
         self.start = time.monotonic()
         self.last_s = None
         self.last_what = None
@@ -73,7 +75,7 @@ class Display:
     def update(self, status):
         now = time.monotonic()
         what, percent, details = describe(
-            status, self._rate(now, status.ram), self.limits)
+            status, self._rate(now, status.ram), self.limits, self.downtime)
         if percent is None and what not in ('active', 'setup'):
             return
         if what == 'setup' and now - self.start < PLAIN_S:

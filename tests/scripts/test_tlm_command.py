@@ -396,10 +396,12 @@ class Progress(unittest.TestCase):
     RAM = {'transferred': 1 << 20, 'remaining': 5_000_000,
            'total': 2 << 20, 'dirty-sync-count': 3}
 
-    def describe(self, limits=False, status='active', **members):
+    def describe(self, limits=False, status='active', downtime=True,
+                 **members):
         return progress.describe(
             Status({'status': status, 'ram': self.RAM,
-                    'tlm': {**self.TLM, **members}}), None, limits)
+                    'tlm': {**self.TLM, **members}}), None, limits,
+            downtime)
 
     def test_speed_of_the_guest(self):
         for speed, wanted in ((0, 'guest at 0 % speed'),
@@ -423,6 +425,11 @@ class Progress(unittest.TestCase):
         self.assertEqual(
             self.describe(stage='stop', overcommit={'cpus': 1}),
             ('stop', 40, ['5 MB left', 'ETA 900 ms', 'vCPUs on 1 host CPUs']))
+
+    def test_checkpoint(self):
+        """Nothing is predicted of a pause in which nothing is sent."""
+        self.assertNotIn('downtime', str(self.describe(downtime=False)))
+        self.assertIn('downtime', str(self.describe()))
 
     def test_without_tlm(self):
         self.assertEqual(

@@ -4,7 +4,7 @@
     NAME.part         QEMU writes it, or somebody was killed
     NAME.checkpoint   all of it is on the disk
     NAME.json         the manifest; a file without one does not exist
-    .lock             who changes the directory holds it
+    .lock             whoever changes the directory holds it
 """
 
 import contextlib

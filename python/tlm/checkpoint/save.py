@@ -19,8 +19,9 @@ def main(parser, words):
     try:
         catalogue = Catalogue(args.dir)
         with Signals() as signals:
-            content = Saver(catalogue, args).save(args.name, Display(out),
-                                                  signals)
+            # Nothing is sent in the pause, which predictions do not know
+            content = Saver(catalogue, args).save(
+                args.name, Display(out, downtime=False), signals)
     except Cancelled:
         print('The checkpoint was cancelled by another client; nothing is '
               'left of it', file=sys.stderr)

@@ -36,7 +36,8 @@ class Watch:
 
     def _once(self):
         try:
-            content = self.saver.save(None, Display(self.out), self.signals)
+            content = self.saver.save(
+                None, Display(self.out, downtime=False), self.signals)
             self._say(f"Saved {content['name']}: {text.brief(content)}")
             if self.args.json:
                 print(json.dumps(content), flush=True)
