@@ -18,8 +18,8 @@ CHECKPOINT_COMMANDS = (
         '--qmp SOCKET --dir DIR [OPTION...]',
         "Writes a checkpoint of a QEMU that has command 'tlm-checkpoint'. The "
         'guest runs on; it is paused for as long as it takes to copy the RAM '
-        'that is still to be written then. Any QEMU restores the file, also '
-        'one without TLM.\n\n'
+        'that is still to be written then. An unpatched QEMU restores the '
+        'file.\n\n'
         'Before the start there must be free space for all RAM of the guest. '
         'Migration parameters that are changed get their old values back. '
         'Ctrl-C cancels: the guest runs on, and nothing is left in DIR.\n\n'

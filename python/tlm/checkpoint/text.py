@@ -4,7 +4,7 @@
 from ..figures import duration, memory, size
 
 SHOWN_US = 1000             # parts of the pause below it are "the rest"
-IN_WORDS = {'RAM': 'copying RAM', 'dirty log': 'dirty log'}
+IN_WORDS = {'RAM': 'copying RAM'}
 
 
 def pause(content):
