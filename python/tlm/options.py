@@ -141,12 +141,18 @@ OPTIONS = (
            default=2, help='multifd channels (default: 2)'),
     Option('dtx-channels', (MIGRATE,), parse=units.Count(), metavar='N',
            help='how many of them carry dirty pages'),
+    Option('mode', SAVING, parse=str,
+           choices=('auto', 'copy', 'write-protect'),
+           help='how the RAM is kept that is left when the guest is paused: '
+           'copied in the pause, write-protected and copied after it, or (auto) '
+           'protected where copying would take longer than the downtime limit '
+           'of QEMU'),
     Option('buffer', SAVING, parse=units.Size(least=1), metavar='SIZE',
            help='limit of the memory for copies; if more is left when the '
            'guest is to be paused, it is written in the pause (default: what '
            'the host has)'),
-    Option('set', (*MIGRATING, *SAVING), parse=units.setting, metavar='NAME=VALUE',
-           many=True, help='any other migration parameter of QEMU, in its '
+    Option('set', (*MIGRATING, *SAVING), parse=units.setting,
+           metavar='NAME=VALUE', many=True, help='any other migration parameter of QEMU, in its '
            'own unit',
            old={O_VIRSH: Old('--tlm-set')}),
     Option('capability', (MIGRATE,), parse=str, metavar='NAME', many=True,

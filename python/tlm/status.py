@@ -140,13 +140,18 @@ class Tlm:
     # Of a checkpoint
 
     @property
+    def checkpoint_method(self):
+        """How RAM was kept; None: this is no checkpoint, or not yet."""
+        return self._members.get('checkpoint', {}).get('method')
+
+    @property
     def copied_bytes(self):
-        """In the pause; None: this is no checkpoint, or not yet."""
+        """None: this is no checkpoint, or not yet."""
         return self._members.get('checkpoint', {}).get('copied')
 
     @property
     def checkpoint_note(self):
-        """Why RAM was written in the pause; None: it was copied."""
+        """Why no better method was used; None: there is nothing to say."""
         return self._members.get('checkpoint', {}).get('note')
 
 

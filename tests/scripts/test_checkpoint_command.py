@@ -495,12 +495,12 @@ class Qemu(threading.Thread):
                 'error-desc': 'the disk is on fire',
                 'ram': {'total': 1, 'transferred': 1, 'remaining': 0,
                         'dirty-sync-count': 1},
-                'tlm': {'stage': 'done', 'progress': 100, 'eta': 0,
-                        'predicted-downtime': 0, 'guest-speed': 1,
-                        'dirty-rate': 0, 'bandwidth': 0,
-                        'predicted-total': 0, 'downtime-reachable': True,
+                'tlm': {'stage': 'done', 'progress': 100, 'bandwidth': 0,
+                        'prediction': {'eta': 0, 'total': 0, 'downtime': 0,
+                                       'downtime-reachable': True},
+                        'guest': {'speed': 1, 'dirty-rate': 0},
                         'downtime': self.PARTS,
-                        'checkpoint': {'copied': 5 << 20}}},
+                        'checkpoint': {'method': 'copy', 'copied': 5 << 20}}},
         }.get(command, {})
 
 

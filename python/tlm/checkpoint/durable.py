@@ -24,7 +24,9 @@ def write(path, text):
     directory, name = os.path.split(path)
     draft = os.path.join(directory, f'.{name}.new')
     try:
-        with open(draft, 'w', encoding='utf-8') as f:
+        # As private as what QEMU writes: it may have secrets in it
+        with open(draft, 'w', encoding='utf-8',
+                  opener=lambda p, flags: os.open(p, flags, 0o600)) as f:
             f.write(text)
             f.flush()
             os.fsync(f.fileno())

@@ -21,13 +21,12 @@ class Cancelled(Exception):
 class _Run(Migration):
     """As a migration, but for how it starts."""
 
-    def __init__(self, qmp, params, buffer_size):
+    def __init__(self, qmp, params, arguments):
         super().__init__(qmp, {}, params)
-        self.buffer_size = buffer_size
+        self.arguments = arguments
 
     def start(self, uri):
-        limit = {'buffer-size': self.buffer_size} if self.buffer_size else {}
-        self.qmp('tlm-checkpoint', uri=uri, **limit)
+        self.qmp('tlm-checkpoint', uri=uri, **self.arguments)
 
 
 class Saver:
@@ -66,8 +65,9 @@ class Saver:
                                    ': it is not the one with TLM')
             known = machine.describe(qmp)
             self._check_space(machine.space_needed(qmp))
-            with _Run(qmp, self.params, self.args.buffer) as migration, \
-                    display:
+            wanted = {'mode': self.args.mode, 'buffer-size': self.args.buffer}
+            wanted = {k: v for k, v in wanted.items() if v is not None}
+            with _Run(qmp, self.params, wanted) as migration, display:
                 run(migration, f'file:{part}', display, lambda: signals.seen)
             status = migration.status
         finally:
@@ -94,6 +94,7 @@ class Saver:
     def _figures(status):
         parts = {name: us for name, us in status.tlm.downtime_parts() if us}
         return {'pause-us': sum(parts.values()), 'pause-parts-us': parts,
+                'kept-by': status.tlm.checkpoint_method,
                 'copied': status.tlm.copied_bytes,
                 'note': status.tlm.checkpoint_note,
                 'flushed-ms': status.total_ms}

@@ -4,7 +4,9 @@
 from ..figures import duration, memory, size
 
 SHOWN_US = 1000             # parts of the pause below it are "the rest"
-IN_WORDS = {'RAM': 'copying RAM'}
+IN_WORDS = {'RAM': 'keeping RAM'}
+WHEN = {'copy': 'in the pause',
+        'write-protect': 'after the pause, write-protected in it'}
 
 
 def pause(content):
@@ -31,8 +33,8 @@ def _figures(content):
     file = content['file']
     yield f'  pause     {pause(content)}'
     if content['copied']:
-        yield f"  copied    {size(content['copied']):>8}  of RAM in the " \
-              'pause, written while the guest ran'
+        yield f"  copied    {size(content['copied']):>8}  of RAM " \
+              f"{WHEN[content['kept-by']]}, written while the guest ran"
     if content['note']:
         yield f"  note      {content['note']}"
     yield f"  on disk   {size(file['allocated']):>8}  of " \
