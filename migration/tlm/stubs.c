@@ -10,6 +10,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration-tlm.h"
+#include "qapi/qapi-commands-migration-tlm-estimate.h"
 #include "monitor/hmp.h"
 #include "tlm.h"
 

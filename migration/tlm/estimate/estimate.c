@@ -12,7 +12,7 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-migration-tlm.h"
+#include "qapi/qapi-commands-migration-tlm-estimate.h"
 #include "migration/migration.h"
 #include "estimate.h"
 #include "../planner/planner.h"
