@@ -70,6 +70,9 @@ class Checkpoint(TlmCase):
     def assert_kept(self, info, method):
         """What was left was not written in the pause, but @method was used."""
         kept = info['tlm']['checkpoint']
+        if method == 'write-protect' and \
+                'userfaultfd' in kept.get('note', ''):
+            self.skipTest(kept['note'])
         self.assertEqual(kept['method'], method, kept)
         self.assertNotIn('note', kept)
         if method == 'copy':
