@@ -135,6 +135,33 @@ class Checkpoint(TlmCase):
         self.assertEqual(kept['method'], 'write')
         self.assertIn('more than the buffer may have', kept['note'])
 
+    def test_started_in_the_pause(self):
+        """RAM would not be of one moment: no checkpoint, rather."""
+        guest = RomGuest(ws_mb=64)
+        src = self.start_source(guest)
+        self.begin(src, f'file:{self.path()}', gate=True)
+        migration.wait_status(src, 'pre-switchover')
+        src.qmp('cont')
+        src.qmp('migrate-continue', state='pre-switchover')
+        info = migration.wait_status(src, 'failed')
+        self.assertIn('started in the pause', info['error-desc'])
+        self.assert_runs_on(guest, src)
+
+    def test_slowed_guest(self):
+        """It has its full speed again as soon as the pause is over."""
+        guest = RomGuest(ws_mb=64)
+        src = self.start_source(guest)
+        migration.set_parameters(src, max_bandwidth=CRAWL, downtime_limit=1,
+                                 tlm_converge='auto')
+        self.begin(src, f'file:{self.path()}')
+        wait_until(lambda: src.qmp('query-migrate').get('tlm', {})
+                   .get('guest', {}).get('speed', 1) < 1, 60, 'it is slowed')
+        src.qmp('migrate-tlm-switchover')
+        self.wait_stage(src, 'flush')
+        guest.wait_scans(src)
+        migration.wait_status(src, 'completed')
+        self.assert_runs_on(guest, src)
+
     def test_paused_guest(self):
         """It stays paused, here and where it is restored."""
         guest = RomGuest(ws_mb=64, rate=STEADY)

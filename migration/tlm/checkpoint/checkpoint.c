@@ -92,6 +92,19 @@ void tlm_checkpoint_prepare(TlmMigration *m)
     }
 }
 
+/*
+ * The BQL was dropped in the pause: has somebody started the guest?  Then RAM
+ * is not of one moment any more.
+ */
+static int check_stands_still(MigrationState *s)
+{
+    if (runstate_is_running()) {
+        tlm_fail(s, "The guest was started in the pause of the checkpoint");
+        return -EINVAL;
+    }
+    return 0;
+}
+
 /* The guest is stopped; BQL held, and dropped while pages are sent */
 static int send_owed(TlmMigration *m, MigrationState *s)
 {
@@ -104,7 +117,8 @@ static int send_owed(TlmMigration *m, MigrationState *s)
     if (ret < 0) {
         return ret;
     }
-    return tlm_engine_cancelled(m->engine) ? -ECANCELED : 0;
+    return tlm_engine_cancelled(m->engine) ? -ECANCELED :
+                                             check_stands_still(s);
 }
 
 /* What is owed stays as it is now, whatever the guest writes afterwards */
@@ -129,6 +143,10 @@ static int pause_guest(TlmMigration *m, MigrationState *s,
 
     if (!migration_switchover_prepare(s)) {
         return -ECANCELED;
+    }
+    ret = check_stands_still(s);
+    if (ret < 0) {
+        return ret;
     }
     tlm_mark(m, TLM_MARK_SWITCHOVER);
     /* Free pages that are told of from now on were in use in the pause */
