@@ -50,7 +50,6 @@ static void tick(void *opaque)
     MigrationState *s = migrate_get_current();
     uint64_t bound_ms = s->parameters.tlm_time_bound;
     int64_t end_ms = s->start_time + (int64_t)bound_ms;
-    Error *err = NULL;
 
     if (s->state != MIGRATION_STATUS_SETUP &&
         s->state != MIGRATION_STATUS_CANCELLING) {
@@ -63,12 +62,10 @@ static void tick(void *opaque)
         return;
     }
     if (s->state == MIGRATION_STATUS_SETUP) {
-        error_setg(&err, "The destination could not be connected within the "
-                   "time bound of %" PRIu64 " ms: check that it listens, that "
-                   "nothing on the way drops packets, and TLS at both sides",
-                   bound_ms);
-        migrate_set_error(s, err);
-        error_free(err);
+        tlm_fail(s, "The destination could not be connected within the "
+                 "time bound of %" PRIu64 " ms: check that it listens, that "
+                 "nothing on the way drops packets, and TLS at both sides",
+                 bound_ms);
         migrate_set_state(&s->state, MIGRATION_STATUS_SETUP,
                           MIGRATION_STATUS_FAILED);
     }

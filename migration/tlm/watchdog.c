@@ -12,7 +12,6 @@
 #include "qemu/osdep.h"
 #include "qemu/lockable.h"
 #include "qemu/timer.h"
-#include "qapi/error.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/qemu-file.h"
@@ -40,12 +39,8 @@ static struct {
  */
 static void give_up_wait(MigrationState *s, uint64_t bound_ms)
 {
-    Error *err = NULL;
-
-    error_setg(&err, "The time bound of %" PRIu64 " ms has passed in "
-               "pre-switchover, without 'migrate-continue'", bound_ms);
-    migrate_set_error(s, err);
-    error_free(err);
+    tlm_fail(s, "The time bound of %" PRIu64 " ms has passed in "
+             "pre-switchover, without 'migrate-continue'", bound_ms);
     migrate_set_state(&s->state, MIGRATION_STATUS_PRE_SWITCHOVER,
                       MIGRATION_STATUS_FAILED);
     qemu_sem_post(&s->pause_sem);
@@ -54,13 +49,9 @@ static void give_up_wait(MigrationState *s, uint64_t bound_ms)
 static void give_up_stall(MigrationState *s, uint64_t bound_ms,
                           int64_t stalled_ms)
 {
-    Error *err = NULL;
-
-    error_setg(&err, "The time bound of %" PRIu64 " ms has passed, and "
-               "nothing could be sent for %" PRId64 " ms: check the network",
-               bound_ms, stalled_ms);
-    migrate_set_error(s, err);
-    error_free(err);
+    tlm_fail(s, "The time bound of %" PRIu64 " ms has passed, and "
+             "nothing could be sent for %" PRId64 " ms: check the network",
+             bound_ms, stalled_ms);
 
     /* All threads that wait for the network wake up and find it broken */
     multifd_send_cancel();

@@ -105,6 +105,14 @@ static int check_stands_still(MigrationState *s)
     return 0;
 }
 
+/* All that is owed, in a section of RAM; no locks */
+static int send_section(TlmMigration *m, MigrationState *s)
+{
+    int ret = qemu_savevm_state_iterate(s->to_dst_file, false);
+
+    return ret >= 0 && tlm_engine_cancelled(m->engine) ? -ECANCELED : ret;
+}
+
 /* The guest is stopped; BQL held, and dropped while pages are sent */
 static int send_owed(TlmMigration *m, MigrationState *s)
 {
@@ -112,13 +120,9 @@ static int send_owed(TlmMigration *m, MigrationState *s)
 
     bql_unlock();
     migration_rate_reset();
-    ret = qemu_savevm_state_iterate(s->to_dst_file, false);
+    ret = send_section(m, s);
     bql_lock();
-    if (ret < 0) {
-        return ret;
-    }
-    return tlm_engine_cancelled(m->engine) ? -ECANCELED :
-                                             check_stands_still(s);
+    return ret < 0 ? ret : check_stands_still(s);
 }
 
 /* What is owed stays as it is now, whatever the guest writes afterwards */
@@ -183,7 +187,6 @@ static int pause_guest(TlmMigration *m, MigrationState *s,
 static int make_durable(MigrationState *s)
 {
     QIOChannel *ioc = qemu_file_get_ioc(s->to_dst_file);
-    Error *err = NULL;
     int ret;
 
     if (!object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_FILE) ||
@@ -191,10 +194,8 @@ static int make_durable(MigrationState *s)
         return 0;
     }
     ret = -errno;
-    error_setg_errno(&err, errno, "The checkpoint cannot be written to the "
-                     "disk");
-    migrate_set_error(s, err);
-    error_free(err);
+    tlm_fail(s, "The checkpoint cannot be written to the disk: %s",
+             strerror(errno));
     return ret;
 }
 
@@ -214,10 +215,7 @@ static int flush(TlmMigration *m, MigrationState *s,
     m->copied_bytes = ckpt.copies ? tlm_copies_bytes(ckpt.copies) : 0;
     qemu_savevm_maybe_send_switchover_start(s->to_dst_file);
     if (m->sink.copies) {
-        ret = qemu_savevm_state_iterate(s->to_dst_file, false);
-        if (ret >= 0 && tlm_engine_cancelled(m->engine)) {
-            ret = -ECANCELED;
-        }
+        ret = send_section(m, s);
     }
     if (ret >= 0) {
         ret = qemu_savevm_state_complete_precopy_iterable(s->to_dst_file,
