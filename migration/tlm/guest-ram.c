@@ -8,7 +8,6 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
-#include "exec/memory.h"
 #include "exec/ramlist.h"
 #include "exec/target_page.h"
 #include "migration/migration.h"

@@ -7,8 +7,8 @@
 #ifndef TLM_GUEST_RAM_H
 #define TLM_GUEST_RAM_H
 
-#include "exec/ramblock.h"
 #include "engine/engine.h"
+#include "qemu-compat.h"
 
 typedef struct TlmGuestRam {
     TlmEngine *engine;

@@ -6,8 +6,13 @@
 
 #include "qemu/osdep.h"
 #include "qapi/qapi-commands-migration-tlm.h"
+#include "qapi/qapi-commands-migration-tlm-checkpoint.h"
+#include "qapi/qapi-visit-migration-tlm-checkpoint.h"
+#include "qapi/qobject-input-visitor.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
+#include "qemu/keyval.h"
+#include "qobject/qdict.h"
 #include "decision.h"
 #include "tlm.h"
 
@@ -16,6 +21,44 @@ void hmp_migrate_tlm_switchover(Monitor *mon, const QDict *qdict)
     Error *err = NULL;
 
     qmp_migrate_tlm_switchover(&err);
+    hmp_handle_error(mon, err);
+}
+
+/* The arguments of the QMP command as one string: "URI,mode=copy,..." */
+static MigrationTlmCheckpointOptions *checkpoint_options(const char *text,
+                                                         Error **errp)
+{
+    MigrationTlmCheckpointOptions *o = NULL;
+    QDict *args = keyval_parse(text, "uri", NULL, errp);
+    Visitor *v;
+
+    if (args) {
+        v = qobject_input_visitor_new_keyval(QOBJECT(args));
+        visit_type_MigrationTlmCheckpointOptions(v, NULL, &o, errp);
+        visit_free(v);
+        qobject_unref(args);
+    }
+    return o;
+}
+
+void hmp_tlm_checkpoint(Monitor *mon, const QDict *qdict)
+{
+    const char *text = qdict_get_str(qdict, "options");
+    Error *err = NULL;
+    MigrationTlmCheckpointOptions *o = checkpoint_options(text, &err);
+
+    if (o) {
+        qmp_tlm_checkpoint(o, &err);
+        qapi_free_MigrationTlmCheckpointOptions(o);
+    }
+    hmp_handle_error(mon, err);
+}
+
+void hmp_tlm_checkpoint_forget(Monitor *mon, const QDict *qdict)
+{
+    Error *err = NULL;
+
+    qmp_tlm_checkpoint_forget(&err);
     hmp_handle_error(mon, err);
 }
 
@@ -69,6 +112,39 @@ static void show_downtime(Monitor *mon, const MigrationTlmDowntime *d)
                    PRIu64 " us, switchover %" PRIu64 " us\n",
                    d->vm_stop, d->sync, d->ram, d->hold, d->device,
                    d->switchover);
+    if (d->has_disks) {
+        monitor_printf(mon, "tlm downtime: disks %" PRIu64 " us\n", d->disks);
+    }
+}
+
+static void show_text(Monitor *mon, const char *what, const char *text)
+{
+    if (text) {
+        monitor_printf(mon, "tlm checkpoint %s: %s\n", what, text);
+    }
+}
+
+static void show_checkpoint(Monitor *mon, const MigrationTlmCheckpoint *c,
+                            const MigrationTlmRam *ram)
+{
+    show_text(mon, "method", MigrationTlmCheckpointMethod_str(c->method));
+    monitor_printf(mon, "tlm checkpoint copied: %" PRIu64 " kbytes, %" PRIu64
+                   " writes of the guest waited\n",
+                   c->copied >> 10, c->faults);
+    monitor_printf(mon, "tlm checkpoint flushed: %" PRIu64 " kbytes\n",
+                   ram->stop >> 10);
+    if (c->has_copy_rate) {
+        monitor_printf(mon, "tlm checkpoint copy rate: %" PRIu64
+                       " kbytes/s\n", c->copy_rate >> 10);
+    }
+    if (c->has_disks_switched) {
+        show_text(mon, "disks", c->disks_switched ? "on the overlays" :
+                                                    "as before");
+    }
+    show_text(mon, "note", c->note);
+    show_text(mon, "generation", c->generation);
+    show_text(mon, "parent", c->parent);
+    show_text(mon, "is a full one", c->full_reason);
 }
 
 void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *t)
@@ -95,5 +171,8 @@ void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *t)
     }
     if (t->downtime) {
         show_downtime(mon, t->downtime);
+    }
+    if (t->checkpoint) {
+        show_checkpoint(mon, t->checkpoint, t->ram);
     }
 }

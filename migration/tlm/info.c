@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
 #include "migration/migration.h"
+#include "checkpoint/chain.h"
 #include "decision.h"
 #include "internal.h"
 #include "placement.h"
@@ -21,10 +22,15 @@ static uint64_t part_us(const TlmMigration *m, const MigrationState *s,
                         int64_t *at_us, TlmMark mark)
 {
     int64_t begin_ns = s->downtime_start * SCALE_MS;
-    int64_t end_us = s->downtime * (SCALE_MS / SCALE_US);
+    int64_t resumed_ns = m->mark_ns[TLM_MARK_RESUMED];
+    int64_t end_us = resumed_ns ? (resumed_ns - begin_ns) / SCALE_US :
+                                  s->downtime * (SCALE_MS / SCALE_US);
     int64_t from_us = *at_us;
 
-    /* QEMU's own clock ticks in milliseconds: none may end after it */
+    /*
+     * QEMU's own clock ticks in milliseconds: none may end after it.  The pause
+     * of a checkpoint has an end of its own.
+     */
     *at_us = MIN(MAX((m->mark_ns[mark] - begin_ns) / SCALE_US, from_us),
                  end_us);
     return *at_us - from_us;
@@ -44,6 +50,10 @@ static MigrationTlmDowntime *downtime(const TlmMigration *m,
         d->device = part_us(m, s, &at_us, TLM_MARK_DEVICE);
         d->sync = part_us(m, s, &at_us, TLM_MARK_SYNCED);
         d->ram = part_us(m, s, &at_us, TLM_MARK_RAM);
+        d->has_disks = m->disks_switched;
+        if (d->has_disks) {
+            d->disks = part_us(m, s, &at_us, TLM_MARK_DISKS);
+        }
         return d;
     }
     d->sync = part_us(m, s, &at_us, TLM_MARK_SYNCED);
@@ -74,8 +84,10 @@ static int64_t lost_ns(const TlmMigration *m, const MigrationState *s,
 {
     int64_t lost_ns = tlm_throttle_paused_ns() + tlm_placement_lost_ns();
     int64_t begin_ns = stop_ns(m, s);
+    /* After a checkpoint's pause the guest goes on */
+    int64_t end_ns = m->mark_ns[TLM_MARK_RESUMED] ?: now_ns;
 
-    return begin_ns ? lost_ns + MAX(0, now_ns - begin_ns) : lost_ns;
+    return begin_ns ? lost_ns + MAX(0, end_ns - begin_ns) : lost_ns;
 }
 
 /* What was sent for a page beyond once, or will have to be */
@@ -286,11 +298,20 @@ MigrationTlmInfo *tlm_info(TlmMigration *m)
         show_underway(m, s, t, now_ns);
     }
     if (m->mark_ns[TLM_MARK_RESUMED]) {
+        if (!t->downtime) {
+            t->downtime = downtime(m, s);
+        }
         t->checkpoint = g_new0(MigrationTlmCheckpoint, 1);
         t->checkpoint->method = m->method;
         t->checkpoint->copied = m->copied_bytes;
         t->checkpoint->faults = m->faults;
+        t->checkpoint->copy_rate = m->copy_rate;
+        t->checkpoint->has_copy_rate = m->copy_rate > 0;
+        t->checkpoint->has_disks_switched = m->disks_asked;
+        t->checkpoint->disks_switched = m->disks_switched;
         t->checkpoint->note = m->note[0] ? g_strdup(m->note) : NULL;
+        tlm_chain_info(t->checkpoint,
+                       s->state == MIGRATION_STATUS_COMPLETED);
     }
     /* What has just reached the kernel has not arrived: no step back */
     t->progress = m->shown_progress = MAX(t->progress, m->shown_progress);

@@ -32,6 +32,7 @@ typedef enum TlmMark {
     TLM_MARK_RAM,               /* RAM has been sent */
     TLM_MARK_SWITCHOVER,        /* the wait for the manager is over */
     TLM_MARK_DEVICE,            /* the device state has been sent */
+    TLM_MARK_DISKS,             /* of a checkpoint: they go on in overlays */
     TLM_MARK_RESUMED,           /* of a checkpoint: the guest goes on */
     TLM_MARK_END,
     TLM_MARKS
@@ -41,6 +42,7 @@ typedef struct TlmMigration {
     /* Written under the BQL by setup and cleanup */
     bool running;
     bool no_memory;             /* for the bitmaps */
+    bool ram_loaded;            /* from a snapshot, meanwhile */
     TlmGuestRam ram;
     TlmMultifdSink sink;
     TlmEngine *engine;          /* stays until the next one, to be looked at */
@@ -54,7 +56,10 @@ typedef struct TlmMigration {
     int64_t begin_paused_ns;
     MigrationTlmCheckpointMethod method;    /* of the pause of one */
     uint64_t copied_bytes;
+    uint64_t copy_rate;         /* bytes/s; 0: not known */
     uint64_t faults;            /* writes of the guest that had to wait */
+    bool disks_asked;           /* the checkpoint has disks */
+    bool disks_switched;        /* they are on their overlays */
 
     /* Protects what follows; never held for long */
     QemuMutex lock;

@@ -20,7 +20,7 @@
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
-#include "checkpoint/copies.h"
+#include "checkpoint/keep.h"
 #include "multifd-sink.h"
 #include "tlm.h"
 #include "trace.h"
@@ -121,27 +121,43 @@ bool tlm_multifd_sending(const TlmMultifdSink *sink)
     return qatomic_read(&sink->sending);
 }
 
-static bool sink_send(void *opaque, TlmGroup group, const TlmBatch *batch)
+static bool send_pages(TlmMultifdSink *sink, TlmGroup group, RAMBlock *rb,
+                       const unsigned long *page, unsigned num)
 {
-    TlmMultifdSink *sink = opaque;
     MultiFDPages_t *pages = &sink->data[group]->u.ram;
     bool sent;
 
     multifd_set_payload_type(sink->data[group], MULTIFD_PAYLOAD_RAM);
-    pages->block = sink->copies ?
-                   tlm_copies_block(sink->copies, batch->block) :
-                   g_ptr_array_index(sink->ram->blocks, batch->block);
-    pages->num = batch->num;
+    pages->block = rb;
+    pages->num = num;
     pages->normal_num = 0;
-    for (unsigned i = 0; i < batch->num; i++) {
-        pages->offset[i] = (ram_addr_t)batch->page[i] << sink->ram->page_bits;
+    for (unsigned i = 0; i < num; i++) {
+        pages->offset[i] = (ram_addr_t)page[i] << sink->ram->page_bits;
     }
-    trace_tlm_batch(tlm_group_names[group], pages->block->idstr,
-                    batch->page[0], batch->num);
+    trace_tlm_batch(tlm_group_names[group], rb->idstr, page[0], num);
     qatomic_inc(&sink->sending);
     sent = multifd_send_group(&sink->data[group], group);
     qatomic_dec(&sink->sending);
     return sent;
+}
+
+static bool sink_send(void *opaque, TlmGroup group, const TlmBatch *batch)
+{
+    TlmMultifdSink *sink = opaque;
+    RAMBlock *rb = g_ptr_array_index(sink->ram->blocks, batch->block);
+    unsigned num;
+
+    for (unsigned i = 0; i < batch->num; i += num) {
+        num = batch->num - i;
+        if (sink->keep) {
+            rb = tlm_keep_source(sink->keep, batch->block, batch->page + i,
+                                 &num);
+        }
+        if (!send_pages(sink, group, rb, batch->page + i, num)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static int sink_wait_idle(void *opaque)

@@ -13,7 +13,7 @@
 
 typedef struct TlmMultifdSink {
     const TlmGuestRam *ram;
-    struct TlmCopies *copies;   /* of a checkpoint: in place of @ram */
+    struct TlmKeep *keep;       /* of a checkpoint: knows where to read */
     QEMUFile *f;                /* the main stream; coordinator */
     MultiFDSendData *data[TLM_WORKERS]; /* empty, between two batches */
     int sending;                /* threads in a write that may block; atomic */

@@ -17,7 +17,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "exec/memory.h"
 #include "system/hostmem.h"
 #include "migration/migration.h"
 #include "migration/options.h"

@@ -13,9 +13,12 @@
 #include "migration/migration-stats.h"
 #include "migration/options.h"
 #include "migration/savevm.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/options.h"
 #include "internal.h"
 #include "placement.h"
 #include "throttle.h"
+#include "tlm.h"
 #include "trace.h"
 
 /* So many epochs in a row must think differently of the bound to report it */
@@ -99,6 +102,7 @@ void tlm_ask_planner(TlmMigration *m, TlmPlanDecision *decision)
 {
     MigrationState *s = migrate_get_current();
     const MigrationParameters *p = &s->parameters;
+    const MigrationTlmCheckpointOptions *checkpoint = tlm_checkpoint_options();
     int64_t now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     TlmPlanParams params = {
         .time_bound_ms = p->tlm_time_bound,
@@ -106,11 +110,15 @@ void tlm_ask_planner(TlmMigration *m, TlmPlanDecision *decision)
         .max_bandwidth = p->max_bandwidth,
         .switchover_bandwidth = p->avail_switchover_bandwidth,
         .epoch_ms = p->tlm_epoch,
-        .converge = p->tlm_converge == MIGRATION_TLM_CONVERGE_AUTO ?
+        /* What a checkpoint leaves is copied: it need not become less */
+        .converge = p->tlm_converge == MIGRATION_TLM_CONVERGE_AUTO &&
+                    !tlm_is_checkpoint() ?
                     TLM_PLAN_CONVERGE_AUTO : TLM_PLAN_CONVERGE_NONE,
         .bound_action = p->tlm_bound_action ==
                         MIGRATION_TLM_BOUND_ACTION_CANCEL ?
                         TLM_PLAN_BOUND_CANCEL : TLM_PLAN_BOUND_COMPLETE,
+        .hold = checkpoint && checkpoint->hold,
+        .keep_bytes = tlm_checkpoint_capacity(),
     };
     TlmPlanSample sample = {
         .now_ns = now_ns - m->mark_ns[TLM_MARK_START],

@@ -53,6 +53,10 @@ int tlm_sync_log(TlmMigration *m)
                  "KiB per GiB of guest RAM");
         return -EINVAL;
     }
+    if (m->ram_loaded) {
+        tlm_fail(s, "RAM was loaded from a snapshot during the migration");
+        return -EINVAL;
+    }
     if (!tlm_guest_ram_layout_unchanged(&m->ram)) {
         tlm_fail(s, "The layout of RAM has changed during the migration");
         return -EINVAL;

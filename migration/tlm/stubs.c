@@ -8,10 +8,13 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bitmap.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration-tlm.h"
+#include "qapi/qapi-commands-migration-tlm-checkpoint.h"
 #include "qapi/qapi-commands-migration-tlm-estimate.h"
 #include "monitor/hmp.h"
+#include "qemu-compat.h"
 #include "tlm.h"
 
 static void refuse(Error **errp)
@@ -88,6 +91,29 @@ bool tlm_is_checkpoint(void)
 int tlm_checkpoint(MigrationState *s)
 {
     return -ENOTSUP;
+}
+
+bool tlm_ram_begin(Error **errp)
+{
+    return true;
+}
+
+void tlm_ram_init_bitmap(RAMBlock *rb, unsigned long pages)
+{
+    bitmap_set(rb->bmap, 0, pages);
+}
+
+void tlm_ram_synced(RAMBlock *rb)
+{
+}
+
+void tlm_ram_loading(void)
+{
+}
+
+bool tlm_is_incremental(void)
+{
+    return false;
 }
 
 void tlm_connecting(QIOChannel *ioc)
@@ -178,9 +204,12 @@ void qmp_migrate_tlm_switchover(Error **errp)
     refuse(errp);
 }
 
-void qmp_tlm_checkpoint(const char *uri, bool has_mode,
-                        MigrationTlmCheckpointMode mode, bool has_buffer_size,
-                        uint64_t buffer_size, Error **errp)
+void qmp_tlm_checkpoint(MigrationTlmCheckpointOptions *arg, Error **errp)
+{
+    refuse(errp);
+}
+
+void qmp_tlm_checkpoint_forget(Error **errp)
 {
     refuse(errp);
 }

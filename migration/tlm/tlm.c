@@ -35,6 +35,7 @@
 #include "migration/ram.h"
 #include "migration/savevm.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/options.h"
 #include "internal.h"
 #include "placement.h"
 #include "throttle.h"
@@ -47,12 +48,17 @@
  */
 #define STEP_EPOCH_NS    (50 * SCALE_MS)
 #define STEP_EPOCH_SYNCS 5
+/*
+ * A section of the copies of a checkpoint.  Then those that have been sent are
+ * flushed, and their memory is given back; what is written can use it.
+ */
+#define FLUSH_ROUND_NS   (25 * SCALE_MS)
 
 static TlmMigration migration;
 
 bool tlm_is_checkpoint(void)
 {
-    return tlm_checkpoint_asked();
+    return tlm_checkpoint_options();
 }
 
 int tlm_checkpoint(MigrationState *s)
@@ -162,6 +168,12 @@ void tlm_ram_cleanup(void)
     g_clear_pointer(&m->planner, tlm_planner_free);
 }
 
+void tlm_ram_loading(void)
+{
+    tlm_chain_end("RAM was loaded from a snapshot");
+    migration.ram_loaded = true;
+}
+
 void tlm_free_page_hint(RAMBlock *rb, unsigned long start,
                         unsigned long npages)
 {
@@ -243,13 +255,13 @@ static int64_t stop_limit_ns(const TlmMigration *m, const MigrationState *s)
 
 /*
  * The stop stage, inside of a RAM section like any epoch; no locks.  All
- * pages that are owed go over all channels.
+ * pages that are owed go over all channels: copies in several sections.
  */
 static int send_all_owed(TlmMigration *m)
 {
     MigrationState *s = migrate_get_current();
     bool stopped = m->stage == MIGRATION_TLM_STAGE_STOP;
-    TlmEpoch epoch = { .ns = stopped ? stop_limit_ns(m, s) : INT64_MAX };
+    TlmEpoch epoch = { .ns = stopped ? stop_limit_ns(m, s) : FLUSH_ROUND_NS };
     uint64_t owed;
     int ret;
 
@@ -257,6 +269,9 @@ static int send_all_owed(TlmMigration *m)
         tlm_engine_arm(m->engine);
     }
     ret = tlm_engine_run(m->engine, &epoch);
+    if (!ret && m->sink.keep && tlm_engine_timed_out(m->engine)) {
+        return tlm_engine_flush(m->engine);     /* another section follows */
+    }
     owed = tlm_engine_owed(m->engine);
     if (!ret && owed && tlm_engine_timed_out(m->engine)) {
         tlm_fail(s, "The time bound of %" PRIu64 " ms has passed with the "
@@ -318,6 +333,9 @@ int tlm_ram_iterate(QEMUFile *f)
         tlm_mark(m, TLM_MARK_LIVE);
         tlm_sample_begin(m);
         tlm_set_stage(m, MIGRATION_TLM_STAGE_LIVE);
+        if (tlm_is_checkpoint()) {
+            tlm_checkpoint_live(m);
+        }
     }
     ret = tlm_sync_log(m);
     if (ret < 0) {
@@ -325,9 +343,20 @@ int tlm_ram_iterate(QEMUFile *f)
     }
     tlm_engine_arm(m->engine);
     tlm_ask_planner(m, &decision);
+    if (decision.reason == TLM_PLAN_REASON_PASS_WASTED &&
+        !tlm_checkpoint_try()) {
+        decision.action = TLM_PLAN_CONTINUE;
+    }
 
     switch (decision.action) {
     case TLM_PLAN_CONTINUE:
+        if (decision.reason == TLM_PLAN_REASON_HELD &&
+            m->stage == MIGRATION_TLM_STAGE_LIVE) {
+            tlm_set_stage(m, MIGRATION_TLM_STAGE_READY);
+        }
+        if (tlm_is_checkpoint()) {
+            tlm_checkpoint_live(m);
+        }
         ret = run_epoch(m, &decision);
         break;
     case TLM_PLAN_SWITCHOVER:
@@ -470,7 +499,8 @@ void qmp_migrate_tlm_switchover(Error **errp)
 
     if (m->running) {
         QEMU_LOCK_GUARD(&m->lock);
-        live = m->stage == MIGRATION_TLM_STAGE_LIVE;
+        live = m->stage == MIGRATION_TLM_STAGE_LIVE ||
+               m->stage == MIGRATION_TLM_STAGE_READY;
         m->switchover_requested |= live;
     }
     if (!live) {

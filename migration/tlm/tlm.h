@@ -18,6 +18,7 @@
 
 #include "qapi/qapi-types-migration.h"
 #include "io/channel.h"
+#include "io/task.h"
 
 /* The user has asked for TLM */
 bool migrate_tlm(void);
@@ -93,8 +94,50 @@ bool tlm_is_checkpoint(void);
 /* It is to be paused, resumed, and to be written; 0 or a negative errno */
 int tlm_checkpoint(MigrationState *s);
 
+/*
+ * Of the pages that have changed since an earlier checkpoint (checkpoint/
+ * chain.c).  Called by ram.c, BQL held, when anybody is about to save RAM,
+ * with the RCU read lock.  False with @errp set: RAM cannot be saved.
+ */
+bool tlm_ram_begin(Error **errp);
+/* Which pages are to be saved: all, or those that have changed */
+void tlm_ram_init_bitmap(RAMBlock *rb, unsigned long pages);
+/* The dirty log has just been read into @rb's bitmap; bitmap_mutex held */
+void tlm_ram_synced(RAMBlock *rb);
+/* RAM is about to be loaded: from now on it is another one */
+void tlm_ram_loading(void);
+/*
+ * Pages that are not sent are not zero, but as they were: all that have
+ * changed must be.  Any thread.
+ */
+bool tlm_is_incremental(void);
+/* Somebody is about to take bits out of the dirty log: @why; BQL held */
+void tlm_chain_end(const char *why);
+
 /* Called by multifd.c: which group channel @id of @channels belongs to */
 unsigned tlm_channel_group(unsigned id, unsigned channels);
+
+/*
+ * Multifd channels with addresses of their own (data-address.c), with and
+ * without capability "tlm".
+ *
+ * A migration to @main_addr is about to start, or with @resume to go on:
+ * takes the channels of type "data" from @channels, which may be NULL.  BQL
+ * held.  False with @errp set: the migration is refused.
+ */
+bool tlm_data_begin(const MigrationChannelList *channels,
+                    const MigrationAddress *main_addr, bool resume,
+                    Error **errp);
+/*
+ * Called by multifd.c; the migration's thread.  Connects channel @id, and
+ * then calls @done in the main loop.  False: it has no address of its own.
+ */
+bool tlm_data_connect(unsigned id, QIOTaskFunc done, void *opaque);
+/*
+ * Called by multifd.c; the main loop.  By which name TLS verifies the peer of
+ * channel @id; NULL: by none.  Valid until the migration has ended.
+ */
+const char *tlm_data_hostname(unsigned id, const char *main_hostname);
 
 /* Called by options.c and migration-hmp-cmds.c */
 void tlm_params_init(MigrationTlmParameters *params);

@@ -15,6 +15,7 @@
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/qemu-file.h"
+#include "continue.h"
 #include "throttle.h"
 #include "watchdog.h"
 
@@ -43,7 +44,7 @@ static void give_up_wait(MigrationState *s, uint64_t bound_ms)
              "pre-switchover, without 'migrate-continue'", bound_ms);
     migrate_set_state(&s->state, MIGRATION_STATUS_PRE_SWITCHOVER,
                       MIGRATION_STATUS_FAILED);
-    qemu_sem_post(&s->pause_sem);
+    tlm_continue_post(s);
 }
 
 static void give_up_stall(MigrationState *s, uint64_t bound_ms,
@@ -100,7 +101,8 @@ static void tick(void *opaque)
         watchdog.since_ms = now_ms;
     }
     if (now_ms - watchdog.since_ms >= RELEASE_MS &&
-        m->stage == MIGRATION_TLM_STAGE_LIVE) {
+        (m->stage == MIGRATION_TLM_STAGE_LIVE ||
+         m->stage == MIGRATION_TLM_STAGE_READY)) {
         tlm_throttle_set(1);
     }
     if (bound_ms && now_ms < deadline_ms) {

@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <sys/syscall.h>
+#include "cgroup-dir.h"
 #include "overcommit/ops.h"
 #include "overcommit/overcommit.h"
 #include "overcommit/proc.h"
@@ -121,7 +122,7 @@ static inline char *status_list(pid_t tid, const char *key)
 static inline char *own_dir(const char *controller, bool v2)
 {
     g_autofree char *text = tlm_oc_read("/proc/self", "cgroup", NULL);
-    g_autofree char *path = tlm_oc_cgroup_path(text, controller, v2);
+    g_autofree char *path = tlm_cgroup_path(text, controller, v2);
 
     return path ? tlm_oc_cgroup_dir("", controller, v2, path, NULL) : NULL;
 }

@@ -5,7 +5,7 @@
  *   prepare        memory for what is owed, with the guest running
  *   pause          stop the guest, [wait for the manager], device state into
  *                  memory, read the dirty log, copy what is owed, or
- *                  write-protect it; go on
+ *                  write-protect it, [overlays on the disks]; go on
  *   flush          the copies, the end of RAM, the device state
  *
  * In the pause nothing is sent, so that it does not last longer because of
@@ -23,93 +23,74 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-migration.h"
-#include "qapi/qapi-commands-migration-tlm.h"
 #include "io/channel-buffer.h"
 #include "io/channel-file.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
-#include "migration/misc.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
+#include "migration/ram.h"
 #include "migration/savevm.h"
-#include "system/runstate.h"
 #include "../placement.h"
 #include "../throttle.h"
 #include "checkpoint.h"
-#include "copies.h"
-#include "protect.h"
+#include "disks.h"
+#include "gate.h"
+#include "keep.h"
+#include "options.h"
+#include "pause.h"
 
-/*
- * What one thread copies, for the choice of a method: measured were 7 to 13
- * GB/s.  With more, a pause would be longer than it may be on a slower host.
- */
-#define COPY_BYTES_PER_MS 4e6
 /* Of a guest's devices: it grows if they are more */
 #define DEVICE_STATE_BYTES (512 * 1024)
 
-static struct {
-    bool asked;                 /* BQL */
-    uint64_t buffer_limit;
-    bool caps[MIGRATION_CAPABILITY__MAX];   /* before it was asked for */
-    MigrationTlmCheckpointMode mode;
-    /* Coordinator */
-    TlmCopies *copies;
-    TlmProtect *protect;
-} ckpt;
+/* From the live stage to the cleanup; coordinator */
+static TlmKeep *keep;
 
-bool tlm_checkpoint_asked(void)
+void tlm_checkpoint_live(TlmMigration *m)
 {
-    return ckpt.asked;
+    const MigrationTlmCheckpointOptions *o = tlm_checkpoint_options();
+
+    if (!keep) {
+        keep = tlm_keep_new(&m->ram, o->mode, o->buffer_size);
+    }
+    tlm_keep_expect(keep);
 }
 
-/* Would copying take longer than the guest may be paused for? */
-static bool wants_protection(const TlmMigration *m)
+static void set_note(TlmMigration *m, const char *note)
 {
-    double owed = tlm_bytes(m, tlm_engine_owed(m->engine));
+    QEMU_LOCK_GUARD(&m->lock);
+    g_strlcpy(m->note, note ?: "", sizeof(m->note));
+}
 
-    switch (ckpt.mode) {
-    case MIGRATION_TLM_CHECKPOINT_MODE_COPY:
-        return false;
-    case MIGRATION_TLM_CHECKPOINT_MODE_WRITE_PROTECT:
-        return true;
-    default:
-        return owed / COPY_BYTES_PER_MS > migrate_downtime_limit();
-    }
+uint64_t tlm_checkpoint_capacity(void)
+{
+    return keep ? tlm_keep_capacity(keep) : 0;
+}
+
+bool tlm_checkpoint_try(void)
+{
+    return tlm_keep_try(keep);
 }
 
 void tlm_checkpoint_prepare(TlmMigration *m)
 {
-    g_autoptr(GError) why = NULL;
+    g_autofree char *why = NULL;
 
-    ckpt.copies = tlm_copies_new(&m->ram, ckpt.buffer_limit, &why);
-    if (ckpt.copies && wants_protection(m)) {
-        ckpt.protect = tlm_protect_new(&m->ram, ckpt.copies, &why);
-    }
-    WITH_QEMU_LOCK_GUARD(&m->lock) {
-        g_strlcpy(m->note, why ? why->message : "", sizeof(m->note));
-    }
-}
-
-/*
- * The BQL was dropped in the pause: has somebody started the guest?  Then RAM
- * is not of one moment any more.
- */
-static int check_stands_still(MigrationState *s)
-{
-    if (runstate_is_running()) {
-        tlm_fail(s, "The guest was started in the pause of the checkpoint");
-        return -EINVAL;
-    }
-    return 0;
+    tlm_checkpoint_live(m);
+    why = tlm_keep_prepare(keep, migrate_downtime_limit());
+    m->copy_rate = tlm_keep_rate(keep);
+    set_note(m, why);
 }
 
 /* All that is owed, in a section of RAM; no locks */
 static int send_section(TlmMigration *m, MigrationState *s)
 {
-    int ret = qemu_savevm_state_iterate(s->to_dst_file, false);
+    int ret;
 
+    /* The pacer keeps the cap; QEMU's would keep the section from coming */
+    migration_rate_reset();
+    ret = qemu_savevm_state_iterate(s->to_dst_file, false);
     return ret >= 0 && tlm_engine_cancelled(m->engine) ? -ECANCELED : ret;
 }
 
@@ -118,24 +99,26 @@ static int send_owed(TlmMigration *m, MigrationState *s)
 {
     int ret;
 
-    bql_unlock();
-    migration_rate_reset();
+    tlm_pause_drop_bql();
     ret = send_section(m, s);
-    bql_lock();
-    return ret < 0 ? ret : check_stands_still(s);
+    tlm_pause_take_bql();
+    return ret < 0 ? ret : tlm_pause_check(s);
 }
 
-/* What is owed stays as it is now, whatever the guest writes afterwards */
-static void keep_owed(TlmMigration *m)
+/* BQL held; the last thing in the pause, so that little can fail after it */
+static int switch_disks(TlmMigration *m, MigrationState *s)
 {
-    if (ckpt.protect && tlm_protect_take(ckpt.protect)) {
-        m->method = MIGRATION_TLM_CHECKPOINT_METHOD_WRITE_PROTECT;
-    } else {
-        tlm_copies_take(ckpt.copies);
-        m->method = MIGRATION_TLM_CHECKPOINT_METHOD_COPY;
+    Error *err = NULL;
+
+    if (!tlm_disks_switch(tlm_checkpoint_options()->disks, &err)) {
+        error_prepend(&err, "The disks stay as they are: ");
+        tlm_fail(s, "%s", error_get_pretty(err));
+        error_free(err);
+        return -EIO;
     }
-    m->sink.copies = ckpt.copies;
-    tlm_engine_keep_cap(m->engine);
+    m->disks_switched = true;
+    tlm_mark(m, TLM_MARK_DISKS);
+    return 0;
 }
 
 /* BQL held; the guest is stopped, and runs as before afterwards */
@@ -145,10 +128,10 @@ static int pause_guest(TlmMigration *m, MigrationState *s,
     Error *err = NULL;
     int ret;
 
-    if (!migration_switchover_prepare(s)) {
+    if (!tlm_gate_pass(s, tlm_checkpoint_options()->gate_timeout)) {
         return -ECANCELED;
     }
-    ret = check_stands_still(s);
+    ret = tlm_pause_check(s);
     if (ret < 0) {
         return ret;
     }
@@ -171,15 +154,23 @@ static int pause_guest(TlmMigration *m, MigrationState *s,
         return ret;
     }
     tlm_mark(m, TLM_MARK_SYNCED);
-    if (ckpt.copies && tlm_copies_fit(ckpt.copies)) {
+    m->stopped_pages = ram_get_total_transferred_pages();
+    if (tlm_keep_ready(keep)) {
         /* Later it would swallow writes that come after the pause */
         tlm_engine_arm(m->engine);
-        keep_owed(m);
+        m->method = tlm_keep_take(keep);
+        m->sink.keep = keep;
+        tlm_engine_keep_cap(m->engine);
+    } else {
+        set_note(m, tlm_keep_why_not(keep));
     }
     if (m->method == MIGRATION_TLM_CHECKPOINT_METHOD_WRITE) {
         ret = send_owed(m, s);
     }
     tlm_mark(m, TLM_MARK_RAM);
+    if (ret >= 0 && tlm_checkpoint_options()->has_disks) {
+        ret = switch_disks(m, s);
+    }
     return ret;
 }
 
@@ -199,23 +190,37 @@ static int make_durable(MigrationState *s)
     return ret;
 }
 
+static int send_kept(TlmMigration *m, MigrationState *s)
+{
+    int ret;
+
+    tlm_keep_begin(keep);
+    do {
+        ret = send_section(m, s);
+        if (ret >= 0 && !tlm_keep_sent(keep)) {
+            tlm_fail(s, "RAM could not be write-protected any longer");
+            ret = -EIO;
+        }
+        m->faults = tlm_keep_faults(keep);
+        m->copied_bytes = tlm_keep_copied(keep);
+    } while (ret >= 0 && tlm_engine_owed(m->engine));
+    tlm_keep_let_go(keep);
+    return ret;
+}
+
 static int flush(TlmMigration *m, MigrationState *s,
                  const QIOChannelBuffer *buffer)
 {
     int ret = 0;
 
-    if (m->method == MIGRATION_TLM_CHECKPOINT_METHOD_WRITE_PROTECT) {
-        if (!tlm_protect_copy(ckpt.protect)) {
-            tlm_fail(s, "RAM could not be write-protected any longer");
-            return -EIO;
-        }
-        m->faults = tlm_protect_faults(ckpt.protect);
-        g_clear_pointer(&ckpt.protect, tlm_protect_free);
-    }
-    m->copied_bytes = ckpt.copies ? tlm_copies_bytes(ckpt.copies) : 0;
     qemu_savevm_maybe_send_switchover_start(s->to_dst_file);
-    if (m->sink.copies) {
-        ret = send_section(m, s);
+    if (m->sink.keep) {
+        ret = send_kept(m, s);
+    }
+    if (ret >= 0 && tlm_engine_owed(m->engine)) {
+        tlm_fail(s, "Internal error: %" PRIu64 " pages of the checkpoint "
+                 "have not been written", tlm_engine_owed(m->engine));
+        ret = -EINVAL;
     }
     if (ret >= 0) {
         ret = qemu_savevm_state_complete_precopy_iterable(s->to_dst_file,
@@ -225,7 +230,7 @@ static int flush(TlmMigration *m, MigrationState *s,
         qemu_put_buffer(s->to_dst_file, buffer->data, buffer->usage);
         ret = qemu_fflush(s->to_dst_file);
     }
-    if (ret >= 0) {
+    if (ret >= 0 && tlm_checkpoint_options()->sync) {
         ret = make_durable(s);
     }
     return ret;
@@ -237,16 +242,13 @@ int tlm_checkpoint_complete(TlmMigration *m, MigrationState *s)
         qio_channel_buffer_new(DEVICE_STATE_BYTES);
     /* The devices' state is of the pause, and goes behind RAM */
     QEMUFile *devices = qemu_file_new_output(QIO_CHANNEL(buffer));
-    RunState old;
-    int ret = 0;
+    int ret;
 
-    bql_lock();
-    old = runstate_get();
+    m->disks_asked = tlm_checkpoint_options()->has_disks;
+    tlm_pause_take_bql();
     s->downtime_start = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     global_state_store();
-    if (runstate_is_live(old)) {
-        ret = vm_stop(RUN_STATE_SAVE_VM);
-    }
+    ret = tlm_pause_begin();
     tlm_mark(m, TLM_MARK_STOPPED);
     tlm_set_stage(m, MIGRATION_TLM_STAGE_STOP);
     if (ret >= 0) {
@@ -255,9 +257,7 @@ int tlm_checkpoint_complete(TlmMigration *m, MigrationState *s)
     /* Everybody as before: it has been, or will not be, of the pause */
     tlm_throttle_end(false);
     tlm_placement_end();
-    if (runstate_check(RUN_STATE_SAVE_VM)) {
-        vm_resume(old);
-    }
+    tlm_pause_end();
     /* In ms, as QEMU counts; 0 would mean that it is not known yet */
     s->downtime = MAX(1, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
                          s->downtime_start);
@@ -265,74 +265,24 @@ int tlm_checkpoint_complete(TlmMigration *m, MigrationState *s)
     s->vm_old_state = RUN_STATE_PAUSED;
     tlm_mark(m, TLM_MARK_RESUMED);
     if (ret < 0) {
-        g_clear_pointer(&ckpt.protect, tlm_protect_free);
+        tlm_keep_let_go(keep);
     } else {
         tlm_set_stage(m, MIGRATION_TLM_STAGE_FLUSH);
     }
-    bql_unlock();
+    tlm_pause_drop_bql();
     if (ret >= 0) {
         ret = flush(m, s, buffer);
+    }
+    if (ret < 0 && m->disks_switched) {
+        warn_report("The checkpoint has failed or was cancelled, and the "
+                    "disks stay on its overlays");
     }
     qemu_fclose(devices);
     return ret;
 }
 
-/* The end, good or bad, when all has been cleaned up; BQL held */
-static int notified(NotifierWithReturn *n, MigrationEvent *e, Error **errp)
+void tlm_checkpoint_cleanup(void)
 {
-    if (ckpt.asked && e->type != MIG_EVENT_PRECOPY_SETUP) {
-        /* Not before: a channel that is broken may have read from them */
-        g_clear_pointer(&ckpt.protect, tlm_protect_free);
-        g_clear_pointer(&ckpt.copies, tlm_copies_free);
-        ckpt.asked = false;
-        memcpy(migrate_get_current()->capabilities, ckpt.caps,
-               sizeof(ckpt.caps));
-    }
-    return 0;
-}
-
-static bool set_capabilities(const char *uri, Error **errp)
-{
-    MigrationState *s = migrate_get_current();
-    bool caps[MIGRATION_CAPABILITY__MAX];
-
-    memcpy(caps, s->capabilities, sizeof(caps));
-    caps[MIGRATION_CAPABILITY_TLM] = true;
-    caps[MIGRATION_CAPABILITY_MULTIFD] = true;
-    caps[MIGRATION_CAPABILITY_MAPPED_RAM] = g_str_has_prefix(uri, "file:");
-    if (!migrate_caps_check(s->capabilities, caps, errp)) {
-        return false;
-    }
-    memcpy(ckpt.caps, s->capabilities, sizeof(caps));
-    memcpy(s->capabilities, caps, sizeof(caps));
-    return true;
-}
-
-void qmp_tlm_checkpoint(const char *uri, bool has_mode,
-                        MigrationTlmCheckpointMode mode, bool has_buffer_size,
-                        uint64_t buffer_size, Error **errp)
-{
-    static NotifierWithReturn notifier;
-    Error *err = NULL;
-
-    if (migration_is_running() || ckpt.asked) {
-        error_setg(errp, "There's a migration process in progress");
-        return;
-    }
-    if (!qemu_savevm_state_only_ram(errp) || !set_capabilities(uri, errp)) {
-        return;
-    }
-    if (!notifier.notify) {
-        migration_add_notifier(&notifier, notified);
-    }
-    ckpt.asked = true;
-    ckpt.mode = has_mode ? mode : MIGRATION_TLM_CHECKPOINT_MODE_AUTO;
-    ckpt.buffer_limit = has_buffer_size ? buffer_size : 0;
-    qmp_migrate(uri, false, NULL, false, false, false, false, &err);
-    if (err) {
-        error_propagate(errp, err);
-        ckpt.asked = false;
-        memcpy(migrate_get_current()->capabilities, ckpt.caps,
-               sizeof(ckpt.caps));
-    }
+    /* Not before: a channel that is broken may have read from them */
+    g_clear_pointer(&keep, tlm_keep_free);
 }

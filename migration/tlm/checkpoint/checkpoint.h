@@ -9,11 +9,12 @@
 
 #include "../internal.h"
 
-/*
- * The migration that runs, or is about to start, is a checkpoint.  Stays until
- * all who want to know of its end have been told.  BQL held to write.
- */
-bool tlm_checkpoint_asked(void);
+/* Once an epoch, before the pause: coordinator, no locks */
+void tlm_checkpoint_live(TlmMigration *m);
+/* Bytes that can be kept in memory, rather than sent before the pause */
+uint64_t tlm_checkpoint_capacity(void);
+/* Can all that is owed be kept?  False: the pass has to go on */
+bool tlm_checkpoint_try(void);
 /* Before the guest is paused: coordinator, no locks */
 void tlm_checkpoint_prepare(TlmMigration *m);
 /*
@@ -22,5 +23,7 @@ void tlm_checkpoint_prepare(TlmMigration *m);
  * guest goes on in any case.
  */
 int tlm_checkpoint_complete(TlmMigration *m, MigrationState *s);
+/* After the end, when nobody reads from the copies any more; BQL held */
+void tlm_checkpoint_cleanup(void);
 
 #endif

@@ -5,163 +5,208 @@
  */
 
 #include "qemu/osdep.h"
-#include <sys/mman.h>
-#include "qemu/atomic.h"
-#include "qemu/madvise.h"
 #include "qemu/stats64.h"
+#include "qemu/timer.h"
 #include "qemu/units.h"
 #include "copies.h"
-#include "memory-left.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23      /* Linux 5.14 */
-#endif
+#include "crew.h"
+#include "room.h"
 
 /*
- * More may be owed in the pause than when the memory was faulted in, as the
- * guest goes on: one part in so many more is looked for.  What is beyond that
- * is faulted in during the pause.
+ * What a thread of the crew does at once: less than a millisecond of copying,
+ * as the others wait for the last one, which may have lost its host CPU.  With
+ * a tenth of it, a search of 1 TiB would take longer than the log's sync.
  */
-#define GROWTH_PART 4
-/* To be left to others on the host */
-#define KEEP_FREE   (64 * MiB)
+#define PART_BYTES  (4 * MiB)
+/* Copied to learn how fast that goes; less does not tell */
+#define TRIAL_BYTES (64 * MiB)
+#define TRIAL_MIN   (4 * MiB)
 
 struct TlmCopies {
     TlmEngine *engine;
     unsigned page_bits;
-    uint64_t limit;
+    unsigned long part_pages;
     unsigned nr_blocks;
     RAMBlock *guest;            /* the blocks as they were, */
     RAMBlock *copy;             /* and with the copies in place of host */
-    bool no_memory;
+    TlmRoom *room;
+    TlmCrew *crew;
     Stat64 bytes;
+    bool trial;
+    double rate;                /* bytes/ms */
+    unsigned sent_block;        /* what is before it has been sent, */
+    unsigned long sent_page;    /* and given back */
 };
 
-static void fault_in(void *opaque, unsigned block, unsigned long first,
-                     unsigned long num)
+TlmCopies *tlm_copies_new(const TlmGuestRam *ram, uint64_t limit,
+                          GError **why)
 {
-    TlmCopies *c = opaque;
-    uint64_t offset = (uint64_t)first << c->page_bits;
-    uint64_t len = (uint64_t)num << c->page_bits;
-    uint8_t *from = c->copy[block].host + offset;
+    TlmCopies *c;
+    TlmRoom *room = tlm_room_new(ram, limit, why);
 
-    if (c->no_memory) {
-        return;
+    if (!room) {
+        return NULL;
     }
-    /* Host pages may be larger than the guest's */
-    len += (uintptr_t)from & ~qemu_real_host_page_mask();
-    from = QEMU_ALIGN_PTR_DOWN(from, qemu_real_host_page_size());
-    if (!madvise(from, len, MADV_POPULATE_WRITE)) {
-        return;
+    c = g_new0(TlmCopies, 1);
+    c->engine = ram->engine;
+    c->page_bits = ram->page_bits;
+    c->part_pages = PART_BYTES >> ram->page_bits;
+    c->room = room;
+    c->crew = tlm_crew_new();
+    c->nr_blocks = ram->blocks->len;
+    c->guest = g_new(RAMBlock, c->nr_blocks);
+    c->copy = g_new(RAMBlock, c->nr_blocks);
+    for (unsigned i = 0; i < c->nr_blocks; i++) {
+        const RAMBlock *rb = g_ptr_array_index(ram->blocks, i);
+
+        c->guest[i] = c->copy[i] = *rb;
+        c->copy[i].host = tlm_room_host(room, i);
     }
-    if (errno != EINVAL) {
-        c->no_memory = true;
-        return;
-    }
-    /* An older kernel */
-    for (uint64_t i = 0; i < len; i += qemu_real_host_page_size()) {
-        qatomic_set(from + i, 0);
-    }
+    return c;
 }
 
-/* Address space: no memory yet, even if all of QEMU's is to be locked */
-static void *reserve(size_t len)
+uint64_t tlm_copies_capacity(const TlmCopies *c)
 {
-    void *p = mmap(NULL, len, PROT_NONE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return tlm_room_capacity(c->room);
+}
 
-    if (p == MAP_FAILED) {
-        return NULL;
-    }
-    if (munlock(p, len) || mprotect(p, len, PROT_READ | PROT_WRITE)) {
-        munmap(p, len);
-        return NULL;
-    }
-    qemu_madvise(p, len, QEMU_MADV_DONTDUMP);
-    qemu_madvise(p, len, QEMU_MADV_DONTFORK);
-    return p;
+void tlm_copies_expect(TlmCopies *c)
+{
+    tlm_room_expect(c->room);
+}
+
+void tlm_copies_copy_to(TlmCopies *c, RAMBlock *to, unsigned block,
+                        unsigned long first, unsigned long num)
+{
+    uint64_t offset = (uint64_t)first << c->page_bits;
+    uint64_t len = (uint64_t)num << c->page_bits;
+
+    memcpy(to->host + offset, c->guest[block].host + offset, len);
+    stat64_add(&c->bytes, len);
 }
 
 void tlm_copies_copy(TlmCopies *c, unsigned block, unsigned long first,
                      unsigned long num)
 {
-    uint64_t offset = (uint64_t)first << c->page_bits;
-    uint64_t len = (uint64_t)num << c->page_bits;
-
-    memcpy(c->copy[block].host + offset, c->guest[block].host + offset, len);
-    stat64_add(&c->bytes, len);
+    tlm_room_fault_in(c->room, block, first, num);
+    tlm_copies_copy_to(c, &c->copy[block], block, first, num);
 }
 
-static void copy_run(void *opaque, unsigned block, unsigned long first,
-                     unsigned long num)
+uint64_t tlm_copies_limit(const TlmCopies *c)
 {
-    tlm_copies_copy(opaque, block, first, num);
+    return tlm_room_limit(c->room);
 }
 
-static uint64_t owed(const TlmCopies *c)
+void tlm_copies_share_limit(TlmCopies *c, int64_t bytes)
 {
-    return tlm_engine_owed(c->engine) << c->page_bits;
+    tlm_room_share_limit(c->room, bytes);
 }
 
-TlmCopies *tlm_copies_new(const TlmGuestRam *ram, uint64_t limit,
-                          GError **why)
+const RAMBlock *tlm_copies_guest(const TlmCopies *c, unsigned i)
 {
-    TlmCopies *c = g_new0(TlmCopies, 1);
-    uint64_t need, left = tlm_memory_left();
+    return &c->guest[i];
+}
 
-    c->engine = ram->engine;
-    c->page_bits = ram->page_bits;
-    c->limit = limit;
-    need = owed(c) + owed(c) / GROWTH_PART;
-    if (limit && owed(c) > limit) {
-        g_set_error(why, G_FILE_ERROR, G_FILE_ERROR_NOMEM,
-                    "%" PRIu64 " bytes are left to be copied, more than the "
-                    "buffer may have (%" PRIu64 ")", owed(c), limit);
-        g_free(c);
-        return NULL;
+static unsigned long block_parts(const TlmCopies *c, unsigned block)
+{
+    return DIV_ROUND_UP(tlm_engine_block_pages(c->engine, block),
+                        c->part_pages);
+}
+
+typedef struct Share {
+    TlmCopies *c;
+    void (*work)(void *opaque, unsigned block, unsigned long first,
+                 unsigned long end);
+    void *opaque;
+} Share;
+
+static void share_part(void *opaque, unsigned long part)
+{
+    const Share *s = opaque;
+    unsigned block = 0;
+    unsigned long first;
+
+    while (part >= block_parts(s->c, block)) {
+        part -= block_parts(s->c, block);
+        block++;
     }
-    if (left < need + KEEP_FREE) {
-        g_set_error(why, G_FILE_ERROR, G_FILE_ERROR_NOMEM,
-                    "%" PRIu64 " bytes of memory are wanted for copies, and "
-                    "the host, or QEMU's cgroup, has %" PRIu64, need, left);
-        g_free(c);
-        return NULL;
+    first = part * s->c->part_pages;
+    s->work(s->opaque, block, first,
+            MIN(first + s->c->part_pages,
+                tlm_engine_block_pages(s->c->engine, block)));
+}
+
+void tlm_copies_share(TlmCopies *c, void (*work)(void *opaque, unsigned block,
+                                                 unsigned long first,
+                                                 unsigned long end),
+                      void *opaque)
+{
+    Share share = { c, work, opaque };
+    unsigned long parts = 0;
+
+    for (unsigned i = 0; i < c->nr_blocks; i++) {
+        parts += block_parts(c, i);
     }
+    tlm_crew_do(c->crew, parts, share_part, &share);
+}
 
-    c->guest = g_new(RAMBlock, ram->blocks->len);
-    c->copy = g_new(RAMBlock, ram->blocks->len);
-    for (unsigned i = 0; i < ram->blocks->len; i++) {
-        const RAMBlock *rb = g_ptr_array_index(ram->blocks, i);
+static void copy_owed(void *opaque, unsigned block, unsigned long first,
+                      unsigned long end)
+{
+    TlmCopies *c = opaque;
+    unsigned long num;
 
-        c->guest[i] = c->copy[i] = *rb;
-        c->copy[i].host = reserve(rb->used_length);
-        if (!c->copy[i].host) {
-            g_set_error(why, G_FILE_ERROR, G_FILE_ERROR_NOMEM,
-                        "Cannot reserve memory for copies: %s",
-                        strerror(errno));
-            tlm_copies_free(c);
-            return NULL;
+    while ((num = tlm_engine_next(c->engine, TLM_TAKE_ALL, block, &first,
+                                  end))) {
+        if (c->trial && stat64_get(&c->bytes) >= TRIAL_BYTES) {
+            return;
         }
-        c->nr_blocks++;
+        tlm_copies_copy(c, block, first, num);
+        first += num;
     }
-    tlm_engine_foreach_owed(c->engine, fault_in, c);
-    if (c->no_memory) {
-        g_set_error(why, G_FILE_ERROR, G_FILE_ERROR_NOMEM,
-                    "There is not enough memory for copies");
-        tlm_copies_free(c);
-        return NULL;
-    }
-    return c;
 }
 
-bool tlm_copies_fit(const TlmCopies *c)
+/* The guest writes meanwhile: all of it will be copied once more */
+static void try_rate(TlmCopies *c)
 {
-    return !c->limit || owed(c) <= c->limit;
+    int64_t ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    c->trial = true;
+    tlm_copies_share(c, copy_owed, c);
+    c->trial = false;
+    ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - ns;
+    c->rate = stat64_get(&c->bytes) < TRIAL_MIN ? 0 :
+              (double)stat64_get(&c->bytes) * SCALE_MS / MAX(ns, 1);
+    stat64_set(&c->bytes, 0);
+}
+
+bool tlm_copies_prepare(TlmCopies *c, GError **why)
+{
+    if (!tlm_room_make(c->room, why)) {
+        return false;
+    }
+    try_rate(c);
+    return true;
+}
+
+bool tlm_copies_allowed(TlmCopies *c, GError **why)
+{
+    return tlm_room_allows(c->room, why);
+}
+
+double tlm_copies_rate(const TlmCopies *c)
+{
+    return c->rate;
+}
+
+bool tlm_copies_fit(const TlmCopies *c, GError **why)
+{
+    return tlm_room_fits(c->room, why);
 }
 
 void tlm_copies_take(TlmCopies *c)
 {
-    tlm_engine_foreach_owed(c->engine, copy_run, c);
+    tlm_copies_share(c, copy_owed, c);
 }
 
 RAMBlock *tlm_copies_block(const TlmCopies *c, unsigned i)
@@ -169,9 +214,35 @@ RAMBlock *tlm_copies_block(const TlmCopies *c, unsigned i)
     return &c->copy[i];
 }
 
-uint64_t tlm_copies_bytes(const TlmCopies *c)
+uint64_t tlm_copies_bytes(TlmCopies *c)
 {
     return stat64_get(&c->bytes);
+}
+
+/*
+ * The pages that are owed go in ascending order, and the flush was the end of
+ * all that were taken: what is before the first one that is still owed has
+ * been sent.
+ */
+void tlm_copies_release(TlmCopies *c)
+{
+    while (c->sent_block < c->nr_blocks) {
+        unsigned long pages = tlm_engine_block_pages(c->engine,
+                                                     c->sent_block);
+        unsigned long first = c->sent_page;
+
+        tlm_engine_next(c->engine, TLM_TAKE_ALL, c->sent_block, &first,
+                        pages);
+        tlm_room_give_back(c->room, c->sent_block, c->sent_page,
+                           first - c->sent_page);
+        if (first < pages) {
+            /* The rest of a huge page is given back with it */
+            c->sent_page = ROUND_DOWN(first, c->part_pages);
+            return;
+        }
+        c->sent_block++;
+        c->sent_page = 0;
+    }
 }
 
 void tlm_copies_free(TlmCopies *c)
@@ -179,9 +250,8 @@ void tlm_copies_free(TlmCopies *c)
     if (!c) {
         return;
     }
-    for (unsigned i = 0; i < c->nr_blocks; i++) {
-        munmap(c->copy[i].host, c->copy[i].used_length);
-    }
+    tlm_crew_free(c->crew);
+    tlm_room_free(c->room);
     g_free(c->guest);
     g_free(c->copy);
     g_free(c);

@@ -3,15 +3,16 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-
 #ifndef TLM_MEMORY_LEFT_H
 #define TLM_MEMORY_LEFT_H
 
 /*
- * Bytes that this process can use before the kernel kills a process for
- * want of memory: what the host has available, and what the limits of
- * the cgroups (v2) that it is in leave.  UINT64_MAX if nothing is known.
+ * Bytes: what the host has to spare (MemAvailable), or less if a limit of
+ * this process's memory cgroup, or of one above it, leaves less; v1 and v2.
+ * UINT64_MAX if nothing is known.
+ *
+ * @root is put before /proc and the cgroups' mounts: "", but in tests.
  */
-uint64_t tlm_memory_left(void);
+uint64_t tlm_memory_left(const char *root);
 
 #endif

@@ -176,11 +176,9 @@ int tlm_engine_flush(TlmEngine *e);
 void tlm_engine_take_rest(TlmEngine *e);
 /* ... and with the cap again, because the guest runs while copies of it go */
 void tlm_engine_keep_cap(TlmEngine *e);
-/* Calls @run for each run of pages that are owed.  Outside of an epoch. */
-void tlm_engine_foreach_owed(TlmEngine *e,
-                             void (*run)(void *opaque, unsigned block,
-                                         unsigned long first,
-                                         unsigned long num), void *opaque);
+/* As tlm_ledger_next(), outside of an epoch; any thread */
+unsigned long tlm_engine_next(TlmEngine *e, TlmTake what, unsigned block,
+                              unsigned long *first, unsigned long end);
 /*
  * Waits until the lanes, and the kernel's queues behind them, are empty, or
  * until these queues do not change any more.  0 or a negative errno.

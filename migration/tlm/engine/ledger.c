@@ -77,32 +77,6 @@ uint64_t tlm_ledger_owed(const TlmLedgerBlock *b)
     return num;
 }
 
-/* The first page from @start on that is owed, or is not; else b->pages */
-static unsigned long find_owed(const TlmLedgerBlock *b, unsigned long start,
-                               bool is)
-{
-    for (unsigned long w = start / WORD_BITS; w < WORDS(b->pages); w++) {
-        unsigned long bits = b->dirty[w] | b->unsent[w];
-
-        bits = is ? bits : ~bits;
-        if (w == start / WORD_BITS) {
-            bits &= ~0UL << start % WORD_BITS;
-        }
-        bits &= word_mask(b, w);
-        if (bits) {
-            return w * WORD_BITS + __builtin_ctzl(bits);
-        }
-    }
-    return b->pages;
-}
-
-unsigned long tlm_ledger_next_owed(const TlmLedgerBlock *b,
-                                   unsigned long *start)
-{
-    *start = find_owed(b, *start, true);
-    return *start < b->pages ? find_owed(b, *start, false) - *start : 0;
-}
-
 void tlm_ledger_before_sync(TlmLedgerBlock *b)
 {
     size_t size = WORDS(b->pages) * sizeof(unsigned long);
@@ -181,8 +155,35 @@ static unsigned long wanted(const TlmLedgerBlock *b, TlmTake what,
         return b->dirty[w];
     case TLM_TAKE_ALL:
         return b->dirty[w] | b->unsent[w];
+    case TLM_TAKE_HOT:
+        return b->dirty[w] & ~b->settled[w];
     }
     g_assert_not_reached();
+}
+
+/* The first page from @start on that is of this kind, or is not; else @end */
+static unsigned long find(const TlmLedgerBlock *b, TlmTake what,
+                          unsigned long start, unsigned long end, bool is)
+{
+    for (unsigned long w = start / WORD_BITS; w * WORD_BITS < end; w++) {
+        unsigned long bits = is ? wanted(b, what, w) : ~wanted(b, what, w);
+
+        if (w == start / WORD_BITS) {
+            bits &= ~0UL << start % WORD_BITS;
+        }
+        if (bits) {
+            return MIN(w * WORD_BITS + __builtin_ctzl(bits), end);
+        }
+    }
+    return end;
+}
+
+unsigned long tlm_ledger_next(const TlmLedgerBlock *b, TlmTake what,
+                              unsigned long *start, unsigned long end)
+{
+    end = MIN(end, b->pages);
+    *start = find(b, what, *start, end, true);
+    return *start < end ? find(b, what, *start, end, false) - *start : 0;
 }
 
 unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,

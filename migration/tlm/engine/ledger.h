@@ -66,6 +66,7 @@ typedef enum {
     TLM_TAKE_SETTLED,           /* dtx: dirty, not hot */
     TLM_TAKE_DIRTY,             /* dtx: dirty, hot or not */
     TLM_TAKE_ALL,               /* stop stage: dirty or unsent */
+    TLM_TAKE_HOT,               /* dirty, and hot: to be looked for only */
 } TlmTake;
 
 /*
@@ -78,11 +79,12 @@ bool tlm_ledger_block_init(TlmLedgerBlock *b, unsigned long *dirty,
 void tlm_ledger_block_destroy(TlmLedgerBlock *b);
 
 /*
- * The first run of pages at or after *@start that are dirty or unsent: returns
- * its length, and where it begins in *@start.  0: there is none.
+ * The first run of pages of the kind @what at or after *@start and before
+ * @end: returns its length, and where it begins in *@start.  0: there is none.
+ * Takes nothing.  Several threads may look, while none changes anything.
  */
-unsigned long tlm_ledger_next_owed(const TlmLedgerBlock *b,
-                                   unsigned long *start);
+unsigned long tlm_ledger_next(const TlmLedgerBlock *b, TlmTake what,
+                              unsigned long *start, unsigned long end);
 
 /* How many pages are dirty or unsent: counted, not remembered */
 uint64_t tlm_ledger_owed(const TlmLedgerBlock *b);

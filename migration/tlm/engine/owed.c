@@ -31,20 +31,10 @@ void tlm_engine_forget(TlmEngine *e, unsigned block, unsigned long first,
     stat64_add(&e->forgotten_pages, forgotten);
 }
 
-void tlm_engine_foreach_owed(TlmEngine *e,
-                             void (*run)(void *opaque, unsigned block,
-                                         unsigned long first,
-                                         unsigned long num), void *opaque)
+unsigned long tlm_engine_next(TlmEngine *e, TlmTake what, unsigned block,
+                              unsigned long *first, unsigned long end)
 {
-    for (unsigned i = 0; i < e->blocks->len; i++) {
-        TlmLedgerBlock *b = tlm_engine_block(e, i);
-        unsigned long first = 0, num;
-
-        while ((num = tlm_ledger_next_owed(b, &first))) {
-            run(opaque, i, first, num);
-            first += num;
-        }
-    }
+    return tlm_ledger_next(tlm_engine_block(e, block), what, first, end);
 }
 
 unsigned long tlm_engine_forget_clean(TlmEngine *e, unsigned block,

@@ -22,7 +22,8 @@
  *     the BQL from the check to its end.  A migration sets
  *     GLOBAL_DIRTY_MIGRATION under the BQL as well (ram_init_bitmaps()).
  *   - A migration that starts later begins with all ones in RAMBlock.bmap, so
- *     earlier writes do not need their bits.
+ *     earlier writes do not need their bits.  An incremental checkpoint would
+ *     need them, so the next checkpoint is a full one.
  *   - memory_region_reset_dirty() clears the bits.  It makes the next write
  *     set a bit again, and clears in KVM's log only what has been fetched from
  *     there.
@@ -39,8 +40,6 @@
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration.h"
-#include "exec/memory.h"
-#include "exec/ramblock.h"
 #include "exec/ramlist.h"
 #include "exec/target_page.h"
 #include "migration/misc.h"
@@ -48,6 +47,8 @@
 #include "system/runstate.h"
 #include "estimate.h"
 #include "../pagemap.h"
+#include "../qemu-compat.h"
+#include "../tlm.h"
 #include "../trace.h"
 
 /* A round is a quarter of the window, and never longer than this */
@@ -433,6 +434,7 @@ static bool log_start(Measurement *m, Error **errp)
         return false;
     }
     m->logging = true;
+    tlm_chain_end("A dry run ('tlm-estimate') has used the dirty log");
     memory_global_dirty_log_sync(false);
     return true;
 }

@@ -15,6 +15,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "../cgroup-dir.h"
 #include "cgroup.h"
 #include "error.h"
 #include "group.h"
@@ -31,8 +32,8 @@ static bool group_write(TlmOcHold *h, const char *file, const char *text,
 
 static char *thread_path(TlmOcHold *h, const char *cgroups, GError **errp)
 {
-    char *path = tlm_oc_cgroup_path(cgroups, h->backend->controller,
-                                    h->backend->v2);
+    char *path = tlm_cgroup_path(cgroups, h->backend->controller,
+                                 h->backend->v2);
 
     if (!path) {
         g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE,

@@ -9,6 +9,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "../cgroup-dir.h"
 #include "error.h"
 #include "group.h"
 #include "ops.h"
@@ -122,7 +123,7 @@ static bool must_enable(const char *parent, const char *controller, bool *must,
     if (!has) {
         return false;
     }
-    if (!tlm_oc_has_word(has, controller)) {
+    if (!tlm_has_word(has, controller)) {
         g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE,
                     "controller %s is not available in %s", controller, parent);
         return false;
@@ -132,7 +133,7 @@ static bool must_enable(const char *parent, const char *controller, bool *must,
         return false;
     }
     count_users(parent, controller, &ours, &others);
-    *must = ours || !tlm_oc_has_word(on, controller);
+    *must = ours || !tlm_has_word(on, controller);
     return true;
 }
 
@@ -204,7 +205,7 @@ static bool disable(const TlmOcSystem *sys, const char *parent,
         return false;
     }
     count_users(parent, controller, &ours, &others);
-    if (ours || !tlm_oc_has_word(on, controller)) {
+    if (ours || !tlm_has_word(on, controller)) {
         return true;
     }
     if (others) {

@@ -1,5 +1,5 @@
 /*
- * TLM: vCPU over-commit: reads about threads and cgroup mounts in /proc
+ * TLM: vCPU over-commit: reads about threads in /proc
  *
  * Affinity is read from /proc, not by sched_getaffinity.  So the number of CPUs
  * has no limit, and a seccomp filter cannot block the call.
@@ -7,16 +7,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "../cgroup-dir.h"
 #include "error.h"
 #include "ops.h"
 #include "proc.h"
-
-bool tlm_oc_has_word(const char *list, const char *word)
-{
-    g_auto(GStrv) words = g_strsplit_set(list, " ,\n", -1);
-
-    return g_strv_contains((const char *const *)words, word);
-}
 
 static char *thread_dir(const char *proc, pid_t tid)
 {
@@ -126,25 +120,6 @@ bool tlm_oc_thread_alive(const char *proc, const TlmOcThread *t)
     return thread_start(proc, t->tid, &start) && start == t->start;
 }
 
-char *tlm_oc_cgroup_path(const char *text, const char *controller, bool v2)
-{
-    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
-
-    for (char **line = lines; *line; line++) {
-        /* HIERARCHY:CONTROLLERS:PATH; the path may hold colons */
-        g_auto(GStrv) part = g_strsplit(*line, ":", 3);
-
-        if (g_strv_length(part) != 3) {
-            continue;
-        }
-        if (v2 ? !strcmp(part[0], "0") && !*part[1] :
-                 tlm_oc_has_word(part[1], controller)) {
-            return g_strdup(part[2]);
-        }
-    }
-    return NULL;
-}
-
 void tlm_oc_keep_common(char *path, const char *other)
 {
     size_t same = 0, i = 0;
@@ -161,61 +136,15 @@ void tlm_oc_keep_common(char *path, const char *other)
     }
 }
 
-/* The part of @path below @top, "" or beginning with a slash; or NULL */
-static const char *below(const char *path, const char *top)
-{
-    size_t len = strcmp(top, "/") ? strlen(top) : 0;
-
-    if (strncmp(path, top, len) || (path[len] && path[len] != '/')) {
-        return NULL;
-    }
-    return path + len;
-}
-
-/*
- * mountinfo, from proc(5):
- * ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG...] - TYPE SOURCE SUPER
- */
-static char *dir_in_mount(const char *line, const char *controller, bool v2,
-                          const char *path)
-{
-    const char *rest = strstr(line, " - ");
-    g_auto(GStrv) head = g_strsplit(line, " ", 6);
-    g_auto(GStrv) tail = rest ? g_strsplit(rest + 3, " ", 3) : NULL;
-    g_autofree char *root = NULL, *point = NULL;
-    const char *sub;
-
-    if (!tail || g_strv_length(head) != 6 || g_strv_length(tail) != 3 ||
-        strcmp(tail[0], v2 ? "cgroup2" : "cgroup") ||
-        (!v2 && !tlm_oc_has_word(tail[2], controller))) {
-        return NULL;
-    }
-    /* Blanks and backslashes are written in octal */
-    root = g_strcompress(head[3]);
-    point = g_strcompress(head[4]);
-    sub = below(path, root);
-    return sub ? g_strconcat(point, strcmp(sub, "/") ? sub : "", NULL) : NULL;
-}
-
 char *tlm_oc_cgroup_dir(const char *root, const char *controller, bool v2,
                         const char *path, GError **errp)
 {
-    g_autofree char *proc = g_strconcat(root, "/proc/self", NULL);
-    g_autofree char *text = tlm_oc_read(proc, "mountinfo", errp);
-    g_auto(GStrv) lines = text ? g_strsplit(text, "\n", -1) : NULL;
+    char *dir = tlm_cgroup_dir(root, controller, v2, path);
 
-    /* "/..": outside of this process's cgroup namespace */
-    for (char **line = lines; line && *line && !strstr(path, "/.."); line++) {
-        g_autofree char *dir = dir_in_mount(*line, controller, v2, path);
-
-        if (dir) {
-            return g_strconcat(root, dir, NULL);
-        }
-    }
-    if (text) {
+    if (!dir) {
         g_set_error(errp, TLM_OC_ERROR, TLM_OC_ERROR_UNAVAILABLE,
                     "no mounted %s hierarchy shows cgroup %s",
                     v2 ? "cgroup2" : controller, path);
     }
-    return NULL;
+    return dir;
 }

@@ -34,17 +34,10 @@ bool tlm_oc_thread_mask(const char *proc, pid_t tid, TlmCpuSet *mask,
 char *tlm_oc_thread_cgroups(const char *proc, pid_t tid, GError **errp);
 /* Start time and id in a "stat" file; false: no such process or thread */
 bool tlm_oc_read_stat(const char *path, pid_t *pid, uint64_t *start);
-/*
- * The path that the text of a cgroup file gives for a v1 @controller, or for
- * the v2 hierarchy (@v2); NULL: there is none.
- */
-char *tlm_oc_cgroup_path(const char *text, const char *controller, bool v2);
 /* Shortens @path to what it has in common with @other, whole names only */
 void tlm_oc_keep_common(char *path, const char *other);
-/* The directory of cgroup @path in a mounted hierarchy */
+/* tlm_cgroup_dir(), with an error */
 char *tlm_oc_cgroup_dir(const char *root, const char *controller, bool v2,
                         const char *path, GError **errp);
-/* @list is blank-separated */
-bool tlm_oc_has_word(const char *list, const char *word);
 
 #endif

@@ -9,6 +9,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "../cgroup-dir.h"
 #include "error.h"
 #include "group.h"
 #include "proc.h"
@@ -82,7 +83,7 @@ static void add_dirs(const char *root, const char *controller, bool v2,
     g_autofree char *task = g_build_filename(self, "task", NULL);
     g_autoptr(GDir) tids = g_dir_open(task, 0, NULL);
     g_autofree char *text = tlm_oc_read(self, "cgroup", NULL);
-    g_autofree char *own = text ? tlm_oc_cgroup_path(text, controller, v2)
+    g_autofree char *own = text ? tlm_cgroup_path(text, controller, v2)
                                 : NULL;
     g_autofree char *common = g_strdup(own);
     const char *paths[] = { own, NULL };
@@ -91,7 +92,7 @@ static void add_dirs(const char *root, const char *controller, bool v2,
     while (own && tids && (tid = g_dir_read_name(tids))) {
         g_autofree char *dir = g_build_filename(task, tid, NULL);
         g_autofree char *its = tlm_oc_read(dir, "cgroup", NULL);
-        g_autofree char *path = its ? tlm_oc_cgroup_path(its, controller, v2)
+        g_autofree char *path = its ? tlm_cgroup_path(its, controller, v2)
                                     : NULL;
 
         /* It may have ended by now */

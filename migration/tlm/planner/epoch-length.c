@@ -25,6 +25,12 @@
  */
 #define EPOCH_SYNCS     10.0
 #define EPOCH_PASS      3.0
+/*
+ * s, and number, of the first epochs of a checkpoint: they tell whether its
+ * pass is in vain.  Three times as long would be a third of a pass over 1 GiB.
+ */
+#define EPOCH_LOOK      0.03
+#define LOOK_EPOCHS     2
 
 /*
  * A small multiple of the cost of a sync, or a larger one while mtx works and
@@ -36,6 +42,9 @@ double tlm_plan_epoch_length(const TlmPlanNow *n, bool in_pass)
 
     if (n->fixed_epoch) {
         return sane(n->fixed_epoch, EPOCH_FLOOR, EPOCH_CEILING);
+    }
+    if (in_pass && n->keep > 0 && n->step < LOOK_EPOCHS) {
+        return MAX(EPOCH_LOOK, n->sync * 2);
     }
     length = n->sync * EPOCH_SYNCS;
     if (length > EPOCH_MAX) {

@@ -32,6 +32,13 @@
 #define FUTILE_WASTE    0.1
 
 /*
+ * The pass of a checkpoint is in vain if so much of what it would still send
+ * becomes dirty again.  If nothing does, the pass saves memory, and costs
+ * nothing; if all of it does, it is written twice.
+ */
+#define IN_VAIN         0.5
+
+/*
  * With converge=none the pass must not end with pages that could have been
  * sent.  Is it time for dtx to send the @settled pages, at @rate?
  */
@@ -179,4 +186,14 @@ bool tlm_forecast_futile(const TlmPlanView *v, double epoch)
                                    &send_hot) >
            FULL_SPEED_PATIENCE *
            tlm_forecast_throttled(v, THROTTLE_SHARE, 0, f->left, v->fit);
+}
+
+/* What is kept in memory is written once, whatever the guest does meanwhile */
+bool tlm_forecast_in_vain(const TlmPlanView *v)
+{
+    double left = v->now.dirty + v->now.unsent;
+    double lost = v->pass.left - v->now.dirty;
+
+    return !v->now.hold && v->guest.located && left <= v->now.keep &&
+           lost > v->now.unsent * IN_VAIN;
 }

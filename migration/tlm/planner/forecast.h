@@ -56,4 +56,10 @@ bool tlm_forecast_full_speed_pays(double full, double slow, double epoch);
  */
 bool tlm_forecast_futile(const TlmPlanView *v, double epoch);
 
+/*
+ * The same for a checkpoint: is the rest of the pass better not sent, but kept
+ * in memory when the guest is paused?
+ */
+bool tlm_forecast_in_vain(const TlmPlanView *v);
+
 #endif

@@ -80,7 +80,7 @@ struct TlmGuest {
     TlmGuestView known;
     double owed;                /* unsent + dirty at the last sample */
     double epoch_set;           /* bytes written to in an epoch */
-    bool locality_known, guessed;
+    bool locality_known;
     double yields[YIELDS];
 };
 
@@ -217,11 +217,11 @@ static void learn_locality(TlmGuest *g, const TlmPlanNow *n)
         k->cold_rate = n->fresh / 2 / n->epoch;
         k->hot_set = n->fresh / 2;
         k->work_hits = 0;
-        g->guessed = true;
+        k->located = false;
         return;
     }
-    tau = g->guessed ? 0 : tau;
-    g->guessed = false;
+    tau = k->located ? tau : 0;
+    k->located = true;
     cold = sane((n->hot - n->fresh) / (window - n->epoch), 0, rate);
     smooth(&k->cold_rate, cold, n->epoch, tau);
     smooth(&k->hot_set, n->fresh - cold * n->epoch, n->epoch, tau);

@@ -25,6 +25,7 @@ typedef struct TlmGuestView {
     double yield_least;         /* the worst of the last epochs */
     double wasted;              /* s of it, on pages dirtied again */
     double credit;              /* s of it that dtx may waste */
+    bool located;               /* where it writes has been measured */
 } TlmGuestView;
 
 /* Owns what has been learned of the guest */

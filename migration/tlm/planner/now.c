@@ -85,6 +85,8 @@ void tlm_now_at_start(const TlmPlanParams *params, TlmPlanNow *n)
     n->fixed_epoch = params->epoch_ms / MS_PER_S;
     n->converge = params->converge == TLM_PLAN_CONVERGE_AUTO;
     n->cancel = params->bound_action == TLM_PLAN_BOUND_CANCEL;
+    n->hold = params->hold;
+    n->keep = params->keep_bytes;
 }
 
 void tlm_now_suppose(TlmPlanNow *n, double total, double hot, double device)

@@ -48,6 +48,8 @@ typedef struct TlmPlanNow {
     double fixed_epoch;         /* s; 0: adaptive */
     bool converge;              /* go on after the pass while it pays */
     bool cancel;                /* rather than overrun the bound */
+    bool hold;                  /* after the pass, until asked */
+    double keep;                /* bytes that memory can hold, not sent */
     bool asked;                 /* to end the live stage */
 
     /* the clock, and what the coordinator's own work costs */

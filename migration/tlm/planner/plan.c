@@ -18,10 +18,12 @@
  *
  *  THROTTLE, PAUSE --> PASS, DRAIN   the user no longer wants to converge, or
  *                                    has given more time or bandwidth, if the
- *                                    bound was the reason
+ *                                    bound was the reason; or it is held
  *         DRAIN --> PASS     mtx has RAM to walk over again
+ *  any but PASS --> itself  held after the pass: the user will ask
  *  any of these --> CANCEL   the bound is lost, and must not be overrun
  *               --> STOP     asked for, or the bound requires it
+ *          PASS --> STOP     a checkpoint's, that is in vain
  *         DRAIN --> STOP     the pass is all that is wanted, or the rest fits
  *      THROTTLE --> STOP     the rest fits, or no more than is dirtied anyway
  *         PAUSE --> STOP     the same; or no progress
@@ -182,6 +184,11 @@ static bool pass_is_futile(TlmPlan *p, const TlmPlanView *v, Verdict *o)
            say(o, THROTTLE, TLM_PLAN_REASON_PASS_FUTILE);
 }
 
+static bool pass_is_in_vain(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    return tlm_forecast_in_vain(v) && say(o, STOP, TLM_PLAN_REASON_PASS_WASTED);
+}
+
 static bool pass_goes_on(TlmPlan *p, const TlmPlanView *v, Verdict *o)
 {
     return say(o, PASS, TLM_PLAN_REASON_PASS);
@@ -191,6 +198,13 @@ static bool slowed_pass_goes_on(TlmPlan *p, const TlmPlanView *v, Verdict *o)
 {
     return !v->now.mtx_done &&
            say(o, p->state, TLM_PLAN_REASON_THROTTLED_PASS);
+}
+
+/* Ready: what is left is of the moment when the user will ask */
+static bool held(TlmPlan *p, const TlmPlanView *v, Verdict *o)
+{
+    return v->now.hold && v->now.mtx_done &&
+           say(o, p->state, TLM_PLAN_REASON_HELD);
 }
 
 static bool pass_was_all(TlmPlan *p, const TlmPlanView *v, Verdict *o)
@@ -283,12 +297,14 @@ typedef bool Rule(TlmPlan *p, const TlmPlanView *v, Verdict *o);
 enum { RULES_MAX = 8 };
 
 static Rule *const rules[LIVE_STATES][RULES_MAX] = {
-    [PASS]     = { user_asks, keep_bound, pass_is_futile, pass_goes_on },
-    [DRAIN]    = { user_asks, keep_bound, pass_was_all, left_fits, drain },
-    [THROTTLE] = { user_asks, keep_bound, slowed_pass_goes_on, left_fits,
-                   little_is_left, slowed_goes_on },
-    [PAUSE]    = { user_asks, keep_bound, slowed_pass_goes_on, left_fits,
-                   little_is_left, slowed_goes_on },
+    [PASS]     = { user_asks, keep_bound, pass_is_futile, pass_is_in_vain,
+                   pass_goes_on },
+    [DRAIN]    = { user_asks, keep_bound, held, pass_was_all, left_fits,
+                   drain },
+    [THROTTLE] = { user_asks, keep_bound, held, slowed_pass_goes_on,
+                   left_fits, little_is_left, slowed_goes_on },
+    [PAUSE]    = { user_asks, keep_bound, held, slowed_pass_goes_on,
+                   left_fits, little_is_left, slowed_goes_on },
 };
 
 /*
@@ -298,6 +314,7 @@ static Rule *const rules[LIVE_STATES][RULES_MAX] = {
 static bool released(const TlmPlan *p, const TlmPlanView *v, bool cap_raised)
 {
     return !v->now.converge ||
+           (v->now.hold && v->now.mtx_done && !p->slowed_for_ms) ||
            (p->slowed_for_ms && (cap_raised || !v->now.bound_ms ||
                                  v->now.bound_ms > p->slowed_for_ms));
 }

@@ -59,6 +59,8 @@ typedef enum {
     TLM_PLAN_REASON_BOUND_PASSED,
     TLM_PLAN_REASON_DESTINATION_NOT_READY,
     TLM_PLAN_REASON_LINK_DEAD,
+    TLM_PLAN_REASON_HELD,
+    TLM_PLAN_REASON_PASS_WASTED,
     TLM_PLAN_REASON_ESTIMATE, /* of the dry run alone */
     TLM_PLAN_REASON__MAX,
 } TlmPlanReason;
@@ -74,6 +76,8 @@ typedef struct TlmPlanParams {
     uint64_t epoch_ms;           /* fixed epoch length; 0: adaptive */
     TlmPlanConverge converge;
     TlmPlanBoundAction bound_action;
+    bool hold;                   /* after the pass, stop only when asked to */
+    uint64_t keep_bytes;         /* memory for what is left, of a checkpoint */
 } TlmPlanParams;
 
 /* What the coordinator measured; one per epoch, at its end */

@@ -39,6 +39,9 @@ static const char *const texts[TLM_PLAN_REASON__MAX] = {
         "the destination is not ready for the switchover",
     [TLM_PLAN_REASON_LINK_DEAD] =
         "nothing gets through: no switchover into a dead link",
+    [TLM_PLAN_REASON_HELD] = "ready, and held until asked for",
+    [TLM_PLAN_REASON_PASS_WASTED] =
+        "most of the pass is in vain, and memory holds what is left",
     [TLM_PLAN_REASON_ESTIMATE] = "estimate",
 };
 

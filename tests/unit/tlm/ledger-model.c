@@ -109,22 +109,39 @@ static void model_hint(Model *m, int when)
                      ==, num);
 }
 
-/* Runs of owed pages, one after the other */
-static void check_runs(const Model *m)
+static bool model_wants(const Page *page, TlmTake what)
+{
+    switch (what) {
+    case TLM_TAKE_CLEAN:
+        return page->unsent;
+    case TLM_TAKE_SETTLED:
+        return page->dirty && page->age >= SETTLED_AGE;
+    case TLM_TAKE_DIRTY:
+        return page->dirty;
+    case TLM_TAKE_ALL:
+        return page->dirty || page->unsent;
+    case TLM_TAKE_HOT:
+        return page->dirty && page->age < SETTLED_AGE;
+    }
+    g_assert_not_reached();
+}
+
+/* Runs of pages of this kind, one after the other */
+static void check_runs(const Model *m, TlmTake what)
 {
     unsigned long p = 0, first = 0, num;
 
-    while ((num = tlm_ledger_next_owed(&m->b, &first))) {
+    while ((num = tlm_ledger_next(&m->b, what, &first, m->pages))) {
         for (; p < first; p++) {
-            g_assert_false(m->page[p].unsent || m->page[p].dirty);
+            g_assert_false(model_wants(&m->page[p], what));
         }
         for (; p < first + num; p++) {
-            g_assert_true(m->page[p].unsent || m->page[p].dirty);
+            g_assert_true(model_wants(&m->page[p], what));
         }
         first += num;
     }
     for (; p < m->pages; p++) {
-        g_assert_false(m->page[p].unsent || m->page[p].dirty);
+        g_assert_false(model_wants(&m->page[p], what));
     }
 }
 
@@ -137,7 +154,8 @@ TlmLedgerCounts model_sync(Model *m, bool age)
         owed += m->page[p].unsent || m->page[p].dirty;
     }
     g_assert_cmpuint(tlm_ledger_owed(&m->b), ==, owed);
-    check_runs(m);
+    check_runs(m, TLM_TAKE_ALL);
+    check_runs(m, TLM_TAKE_HOT);
     tlm_ledger_before_sync(&m->b);
     model_hint(m, HINT_EARLY);
     for (unsigned long p = 0; p < m->pages; p++) {
@@ -182,21 +200,6 @@ TlmLedgerCounts model_sync(Model *m, bool age)
     g_assert_cmpuint(counts.fresh, ==, expected.fresh);
     g_assert_cmpuint(counts.revived, ==, expected.revived);
     return counts;
-}
-
-static bool model_wants(const Page *page, TlmTake what)
-{
-    switch (what) {
-    case TLM_TAKE_CLEAN:
-        return page->unsent;
-    case TLM_TAKE_SETTLED:
-        return page->dirty && page->age >= SETTLED_AGE;
-    case TLM_TAKE_DIRTY:
-        return page->dirty;
-    case TLM_TAKE_ALL:
-        return page->dirty || page->unsent;
-    }
-    g_assert_not_reached();
 }
 
 unsigned model_take_until(Model *m, TlmTake what,

@@ -6,7 +6,11 @@
  */
 
 #include "qemu/osdep.h"
+#include <math.h>
 #include "planner-rig.h"
+
+/* s; what was written to within it is hot */
+#define WINDOW 0.8
 
 void rig_init(Rig *r, uint64_t ram, uint64_t link)
 {
@@ -63,6 +67,25 @@ void step(Rig *r)
     check_sane(r);
 }
 
+/* Any page may be written to within @time, in s; returns how many bytes are */
+static double evenly(const Rig *r, double bytes, double time)
+{
+    return bytes * (1 - exp(-(double)r->even_rate * time /
+                            r->s.total_bytes));
+}
+
+static void write_evenly(Rig *r, double time)
+{
+    uint64_t clean = r->s.total_bytes - r->s.unsent_bytes - r->s.dirty_bytes;
+    uint64_t unsent = evenly(r, r->s.unsent_bytes, time);
+
+    r->s.dirty_bytes += unsent + (uint64_t)evenly(r, clean, time);
+    r->s.unsent_bytes -= unsent;
+    r->s.dirtied_bytes = evenly(r, r->s.total_bytes, time);
+    r->s.hot_bytes = MIN(evenly(r, r->s.total_bytes, WINDOW),
+                         r->s.dirty_bytes);
+}
+
 /* Let an epoch pass as the last decision says, and feed it */
 TlmPlanAction epoch(Rig *r)
 {
@@ -109,6 +132,9 @@ TlmPlanAction epoch(Rig *r)
                        r->s.hot_bytes);
     r->s.dirtied_bytes += again;
     r->s.dirty_bytes = settled + r->s.hot_bytes + again;
+    if (r->even_rate) {
+        write_evenly(r, speed * r->d.epoch_ms / 1000);
+    }
 
     r->s.sent_bytes = sent;
     r->s.sent_pages_bytes = covered;

@@ -24,6 +24,7 @@ typedef struct {
     uint64_t link;              /* bytes/s */
     uint64_t hot;               /* bytes, all written to in each epoch */
     uint64_t cold_rate;         /* bytes/s; each hits a page sent before */
+    uint64_t even_rate;         /* bytes/s, written all over RAM */
     double zero;                /* share of the unsent pages */
     bool bursts;                /* what the link carries beyond a cap shows */
     bool started;

@@ -333,6 +333,7 @@ static void test_nonsense(void)
             r.params.epoch_ms = PICK(numbers);
             r.params.converge = g_rand_int_range(rnd, 0, 2);
             r.params.bound_action = g_rand_int_range(rnd, 0, 2);
+            r.params.hold = g_rand_boolean(rnd);
             r.s = (TlmPlanSample) {
                 .now_ns = (int64_t)PICK(numbers),
                 .epoch_ns = (int64_t)PICK(numbers),
@@ -360,6 +361,8 @@ static void test_nonsense(void)
             step(&r);
             if (r.d.action == TLM_PLAN_SWITCHOVER) {
                 g_assert_true(r.s.can_switchover);
+                g_assert_true(r.s.switchover_requested || !r.params.hold ||
+                              r.params.time_bound_ms);
             }
             if (r.d.action == TLM_PLAN_CANCEL) {
                 g_assert(r.params.bound_action == TLM_PLAN_BOUND_CANCEL);

@@ -248,6 +248,77 @@ static void test_switchover_requested(void)
     rig_free(&r);
 }
 
+/* Held after the pass, at full speed, until the user asks or the bound does */
+static void test_hold(void)
+{
+    Rig r;
+
+    for (int converge = 0; converge < 2; converge++) {
+        rig_init(&r, 4 * GB, GB);
+        rig_hot(&r, 2 * GB);
+        r.params.converge = converge;
+        r.params.hold = true;
+        run(&r, 1000);
+        g_assert(r.d.action == TLM_PLAN_CONTINUE);
+        g_assert(r.d.reason == TLM_PLAN_REASON_HELD);
+        g_assert_true(r.s.mtx_done);
+        g_assert_cmpfloat(r.d.guest_speed, ==, 1);
+        if (converge) {
+            rig_bound(&r, (now(&r) + 10) * 1000, TLM_PLAN_BOUND_COMPLETE);
+            run(&r, 1000);
+            g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+            g_assert(r.d.reason == TLM_PLAN_REASON_BOUND_REQUIRES_STOP);
+        } else {
+            r.s.switchover_requested = true;
+            g_assert(epoch(&r) == TLM_PLAN_SWITCHOVER);
+        }
+        rig_free(&r);
+    }
+}
+
+/*
+ * A checkpoint of a guest that rewrites most of its RAM: what is kept in memory
+ * is written once.  A pass that is of use goes on to its end.
+ */
+static void test_pass_in_vain(void)
+{
+    static const struct {
+        uint64_t rate;
+        uint64_t hot;
+        uint64_t keep;
+        bool hold;
+        TlmPlanReason reason;
+    } cases[] = {
+        { 3 * GB, 0, 4 * GB, false, TLM_PLAN_REASON_PASS_WASTED },
+        { 3 * GB, 0, 2 * GB, false, TLM_PLAN_REASON_PASS_ENDED },
+        { 3 * GB, 0, 0, false, TLM_PLAN_REASON_PASS_ENDED },
+        { 3 * GB, 0, 4 * GB, true, TLM_PLAN_REASON_HELD },
+        { 200 * MB, 0, 4 * GB, false, TLM_PLAN_REASON_PASS_ENDED },
+        { 0, GB, 4 * GB, false, TLM_PLAN_REASON_PASS_ENDED },
+        { 0, 0, 4 * GB, false, TLM_PLAN_REASON_PASS_ENDED },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Rig r;
+
+        rig_init(&r, 4 * GB, GB);
+        r.params.converge = TLM_PLAN_CONVERGE_NONE;
+        r.params.keep_bytes = cases[i].keep;
+        r.params.hold = cases[i].hold;
+        r.even_rate = cases[i].rate;
+        rig_hot(&r, cases[i].hot);
+        run(&r, 1000);
+        g_test_message("%u: %s after %.2f s", i,
+                       tlm_plan_reason_str(r.d.reason), now(&r));
+        g_assert_cmpint(r.d.reason, ==, cases[i].reason);
+        if (r.d.reason == TLM_PLAN_REASON_PASS_WASTED) {
+            /* of a pass of four seconds */
+            g_assert_cmpfloat(now(&r), <, 0.5);
+        }
+        rig_free(&r);
+    }
+}
+
 /* The destination is not ready: nothing makes the planner stop the guest */
 static void test_not_ready(void)
 {
@@ -378,6 +449,8 @@ int main(int argc, char **argv)
     ADD("burst-in-pass", test_burst_in_pass);
     ADD("dtx-rests", test_dtx_rests);
     ADD("switchover-requested", test_switchover_requested);
+    ADD("hold", test_hold);
+    ADD("pass-in-vain", test_pass_in_vain);
     ADD("not-ready", test_not_ready);
     ADD("not-ready-full-speed", test_not_ready_full_speed);
     ADD("released", test_released);

@@ -117,6 +117,10 @@ bool tlm_start(TlmPair *pair, const TlmTest *t)
 
         pair->proxy = tlm_proxy_new(target);
     }
+    pair->channels = NULL;
+    if (t->listens) {
+        t->listens(pair);
+    }
     return true;
 }
 
@@ -128,7 +132,8 @@ void tlm_migrate(TlmPair *pair, const char *uri, uint64_t bandwidth)
     migrate_set_parameter_int(pair->from, "max-bandwidth", bandwidth);
     migrate_set_parameter_int(pair->from, "downtime-limit", 1);
     tlm_stages_clear();
-    migrate_qmp(pair->from, pair->to, uri, NULL, "{}");
+    migrate_qmp(pair->from, pair->to, uri, g_steal_pointer(&pair->channels),
+                "{}");
 }
 
 void tlm_migrate_live(TlmPair *pair)
@@ -309,6 +314,7 @@ void tlm_recover(TlmPair *pair, const TlmTest *t)
     again.start.only_target = true;
     again.start.hide_stderr = false;
     again.prepare = NULL;
+    again.listens = NULL;
     again.proxy = false;
     g_assert_true(tlm_start(pair, &again));
     tlm_migrate_live(pair);

@@ -27,6 +27,7 @@
 typedef struct TlmPair {
     QTestState *from, *to;
     TlmProxy *proxy;                /* between the two, or NULL */
+    QObject *channels;              /* to migrate to, instead of a URI */
     unsigned sockets;               /* of the source, before it migrates */
 } TlmPair;
 
@@ -39,6 +40,8 @@ typedef struct TlmTest {
     bool proxy;                     /* the source connects to one */
     /* Before the destination listens; false: skipped */
     bool (*prepare)(TlmPair *pair);
+    /* When it listens */
+    void (*listens)(TlmPair *pair);
     /* In the live stage */
     void (*live)(TlmPair *pair);
     void (*end)(void);
@@ -61,7 +64,10 @@ void tlm_test(const TlmTest *t);
  * and the destination listens.  False: skipped.
  */
 bool tlm_start(TlmPair *pair, const TlmTest *t);
-/* @uri: the proxy's, or where the destination listens, if not given */
+/*
+ * @uri: pair->channels, the proxy's, or where the destination listens, if not
+ * given
+ */
 void tlm_migrate(TlmPair *pair, const char *uri, uint64_t bandwidth);
 /* The same; in the live stage with memory on its way when it returns */
 void tlm_migrate_live(TlmPair *pair);

@@ -8,6 +8,8 @@
 
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
+#include "qapi/error.h"
+#include "qobject/qjson.h"
 #include "check-param.h"
 #include "framework.h"
 #include "query.h"
@@ -143,6 +145,97 @@ static void test_start_refused(void)
     unlink(file + strlen("file:"));
 }
 
+/* Channels of "migrate" */
+#define CHANNEL(type, addr) \
+    "{ 'channel-type': '" type "', 'addr': " addr " }"
+#define INET "{ 'transport': 'socket', 'type': 'inet'," \
+             "  'host': '127.0.0.1', 'port': '1' }"
+#define FD "{ 'transport': 'socket', 'type': 'fd', 'str': 'none' }"
+#define EXEC "{ 'transport': 'exec', 'args': [ '/bin/false' ] }"
+#define RDMA "{ 'transport': 'rdma', 'host': '127.0.0.1', 'port': '1' }"
+#define FILE_ADDR "{ 'transport': 'file', 'filename': '/nowhere/file'," \
+                  "  'offset': 0 }"
+#define MAIN CHANNEL("main", INET)
+#define DATA CHANNEL("data", INET)
+
+static void check_channels_refused(QTestState *vm, const char *command,
+                                   const char *channels, const char *words)
+{
+    QDict *rsp;
+
+    tlm_check_error(qtest_qmp_assert_failure_ref(
+        vm, "{ 'execute': %s, 'arguments': { 'channels': %p } }", command,
+        qobject_from_json(channels, &error_abort)), words);
+    rsp = migrate_query(vm);
+    g_assert_false(tlm_info_present(rsp));
+    qobject_unref(rsp);
+}
+
+static void test_channels_refused(void)
+{
+    static const char *const addresses[] = { FD, EXEC, RDMA, FILE_ADDR };
+    const char *both = "[" MAIN "," DATA "]";
+    QTestState *vm = qtest_init("-machine none");
+    QDict *rsp;
+
+    check_channels_refused(vm, "migrate", "[" DATA "]", "no main entry");
+    check_channels_refused(vm, "migrate", both, "'data',need,'multifd'");
+    check_channels_refused(vm, "tlm-checkpoint", "[" DATA "]",
+                           "no main channel");
+
+    migrate_set_capability(vm, "multifd", true);
+    migrate_set_parameter_int(vm, "multifd-channels", 2);
+    for (unsigned i = 0; i < 2; i++) {
+        const char *command = i ? "tlm-checkpoint" : "migrate";
+
+        check_channels_refused(vm, command,
+                               "[" DATA "," DATA "," MAIN "," DATA "]",
+                               "3 channels,'data',multifd-channels,2");
+        for (unsigned a = 0; a < ARRAY_SIZE(addresses); a++) {
+            g_autofree char *channels = g_strdup_printf(
+                "[" MAIN "," DATA "," CHANNEL("data", "%s") "]",
+                addresses[a]);
+
+            check_channels_refused(vm, command, channels,
+                                   "'data',must be sockets,inet,unix,vsock");
+        }
+    }
+    check_channels_refused(vm, "migrate", "[" MAIN "," DATA "," MAIN "]",
+                           "more than one main");
+    tlm_check_error(qtest_qmp_assert_failure_ref(
+        vm, "{ 'execute': 'migrate',"
+            "  'arguments': { 'channels': %p, 'resume': true } }",
+        qobject_from_json(both, &error_abort)), "'data','resume'");
+    migrate_set_capability(vm, "mapped-ram", true);
+    check_channels_refused(vm, "migrate",
+                           "[" CHANNEL("main", FILE_ADDR) "," DATA "]",
+                           "main channel must be a socket");
+    migrate_set_capability(vm, "mapped-ram", false);
+
+    /* From QEMU 10.2 on it goes with multifd */
+    rsp = set_cap(vm, "postcopy-ram", true);
+    if (!qdict_haskey(rsp, "error")) {
+        migrate_set_capability(vm, "postcopy-preempt", true);
+        check_channels_refused(vm, "migrate", both,
+                               "'data','postcopy-preempt'");
+    }
+    qobject_unref(rsp);
+    qtest_quit(vm);
+}
+
+static void test_incoming_refused(void)
+{
+    QTestState *vm = qtest_init("-machine none -incoming defer");
+
+    migrate_set_capability(vm, "multifd", true);
+    tlm_check_error(qtest_qmp_assert_failure_ref(
+        vm, "{ 'execute': 'migrate-incoming',"
+            "  'arguments': { 'channels': %p } }",
+        qobject_from_json("[" DATA "]", &error_abort)),
+        "only one entry,'main'");
+    qtest_quit(vm);
+}
+
 static void test_params(void)
 {
     static const uint64_t epochs[] = { 20, 21, 9999, 10000, 0 };
@@ -221,6 +314,10 @@ void tlm_test_add_refused(MigrationTestEnv *env)
 {
     migration_test_add("/migration/tlm/refused/caps", test_caps_excluded);
     migration_test_add("/migration/tlm/refused/start", test_start_refused);
+    migration_test_add("/migration/tlm/refused/channels",
+                       test_channels_refused);
+    migration_test_add("/migration/tlm/refused/incoming",
+                       test_incoming_refused);
     migration_test_add("/migration/tlm/refused/params", test_params);
 #ifndef CONFIG_TLM_OVERCOMMIT
     migration_test_add("/migration/tlm/refused/params/overcommit",

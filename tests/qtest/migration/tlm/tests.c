@@ -19,6 +19,7 @@ void migration_test_add_tlm(MigrationTestEnv *env)
     tlm_test_add_file(env);
     tlm_test_add_live(env);
     tlm_test_add_connect(env);
+    tlm_test_add_data_address(env);
     tlm_test_add_fault(env);
 #ifdef CONFIG_TLM_OVERCOMMIT
     tlm_test_add_overcommit(env);

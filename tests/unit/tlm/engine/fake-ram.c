@@ -114,14 +114,17 @@ uint64_t fake_ram_read_wanted(const FakeRam *ram, unsigned block,
                          fake_ram_read(ram, block, page);
 }
 
-static void copy_run(void *opaque, unsigned block, unsigned long first,
-                     unsigned long num)
+static void copy_owed(FakeRam *ram, unsigned block)
 {
-    FakeBlock *b = &((FakeRam *)opaque)->block[block];
+    FakeBlock *b = &ram->block[block];
+    unsigned long first = 0, num;
 
-    g_assert_cmpuint(num, >, 0);
-    g_assert_cmpuint(first + num, <=, b->pages);
-    memcpy(&b->copy[first], &b->mem[first], num * sizeof(*b->mem));
+    while ((num = tlm_engine_next(ram->engine, TLM_TAKE_ALL, block, &first,
+                                  b->pages))) {
+        g_assert_cmpuint(first + num, <=, b->pages);
+        memcpy(&b->copy[first], &b->mem[first], num * sizeof(*b->mem));
+        first += num;
+    }
 }
 
 void fake_ram_freeze(FakeRam *ram)
@@ -131,8 +134,8 @@ void fake_ram_freeze(FakeRam *ram)
 
         b->frozen = g_memdup2(b->mem, b->pages * sizeof(*b->mem));
         b->copy = g_new0(uint64_t, b->pages);
+        copy_owed(ram, i);
     }
-    tlm_engine_foreach_owed(ram->engine, copy_run, ram);
     ram->copied = true;
 }
 

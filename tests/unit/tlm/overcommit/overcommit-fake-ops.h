@@ -121,7 +121,7 @@ static int fake_control(Fake *f, const char *dir, const char *text)
     GString *now = g_string_new(NULL);
     const char *name;
 
-    if (!tlm_oc_has_word(has, text + 1)) {
+    if (!tlm_has_word(has, text + 1)) {
         g_string_free(now, TRUE);
         return -ENOENT;
     }

@@ -13,6 +13,7 @@
 #ifndef OVERCOMMIT_FAKE_H
 #define OVERCOMMIT_FAKE_H
 
+#include "cgroup-dir.h"
 #include "overcommit/overcommit-int.h"
 
 #define FAKE_PID 4000
@@ -227,7 +228,7 @@ static void fake_v2_files(Fake *f, const char *dir)
     TlmCpuSet cpus;
 
     fake_put(dir, "cgroup.controllers", "%s\n", on);
-    if (!tlm_oc_has_word(on, "cpuset")) {
+    if (!tlm_has_word(on, "cpuset")) {
         fake_remove(dir, "cpuset.");
     } else if (!old) {
         g_autofree char *list = NULL;
@@ -237,7 +238,7 @@ static void fake_v2_files(Fake *f, const char *dir)
         fake_put(dir, "cpuset.cpus", "\n");
         fake_put(dir, "cpuset.cpus.effective", "%s\n", list);
     }
-    if (!tlm_oc_has_word(on, "cpu")) {
+    if (!tlm_has_word(on, "cpu")) {
         fake_remove(dir, "cpu.");
     } else if (!max) {
         fake_put(dir, "cpu.max", "max 100000\n");

@@ -316,7 +316,7 @@ static void test_mounts(void)
 
 static void check_path(const char *text, bool v2, const char *want)
 {
-    g_autofree char *path = tlm_oc_cgroup_path(text, "cpuset", v2);
+    g_autofree char *path = tlm_cgroup_path(text, "cpuset", v2);
 
     g_assert_cmpstr(path, ==, want);
 }
