@@ -1,0 +1,224 @@
+/*
+ * Commands about a checkpoint that is to come
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "control.h"
+#include "error.h"
+#include "manifest.h"
+#include "peer-proto.h"
+#include "session.h"
+
+static struct json_object *view(Session *s)
+{
+    struct json_object *o = json_object_new_object();
+    SessionView v = { 0 };
+
+    session_view(s, &v);
+    json_set_uint(o, "session", v.id);
+    json_set_string(o, "vm", v.vm);
+    json_set_string(o, "name", v.name);
+    json_set_string(o, "uri", v.address);
+    json_set_string(o, "state", session_states[v.state]);
+    json_set_uint(o, "bytes", v.bytes);
+    json_set_uint(o, "pages", v.pages);
+    json_set_bool(o, "held", v.held);
+    json_set_bool(o, "asks", v.asks);
+    if (v.set) {
+        json_set_string(o, "set", v.set);
+        json_set_uint(o, "part", v.part);
+        json_set_uint(o, "parts", v.parts);
+        json_set_uint(o, "peers", v.peers);
+    }
+    if (v.error) {
+        json_set_string(o, "error", v.error);
+    }
+    session_view_clear(&v);
+    return o;
+}
+
+static bool level(const ControlCall *c, Level *to, GError **errp)
+{
+    const char *name = level_names[LEVEL_DURABLE];
+
+    if (!control_string(c, "level", &name, errp)) {
+        return false;
+    }
+    for (*to = 0; *to < LEVEL__MAX; (*to)++) {
+        if (!strcmp(name, level_names[*to])) {
+            return true;
+        }
+    }
+    return ms_fail(errp, "argument 'level' must be memory or durable");
+}
+
+static bool source(const ControlCall *c, const char **to, GError **errp)
+{
+    struct json_object *o;
+
+    if (!json_object_object_get_ex(c->arguments, "source", &o)) {
+        return true;
+    }
+    if (!manifest_check_source(o, errp)) {
+        return false;
+    }
+    *to = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN);
+    return true;
+}
+
+/* Names as conn_peer() has them, of other servers: they are clients, too. */
+static bool senders(const ControlCall *c, GPtrArray *to, GError **errp)
+{
+    struct json_object *o;
+
+    if (!json_object_object_get_ex(c->arguments, "senders", &o)) {
+        return true;
+    }
+    for (size_t i = 0; json_object_is_type(o, json_type_array) &&
+                       i < json_object_array_length(o); i++) {
+        struct json_object *name = json_object_array_get_idx(o, i);
+
+        if (json_object_is_type(name, json_type_string)) {
+            g_ptr_array_add(to, (char *)json_object_get_string(name));
+        }
+    }
+    if (!to->len || to->len != json_object_array_length(o)) {
+        return ms_fail(errp, "argument 'senders' must be a list of names");
+    }
+    g_ptr_array_add(to, NULL);
+    return true;
+}
+
+/* Which part of a set is to come; without "parts" it is a whole checkpoint. */
+static bool part(const ControlCall *c, SessionWish *w, GError **errp)
+{
+    uint64_t number = 0, parts = 1;
+
+    if (!control_string(c, "set", &w->set, errp) ||
+        !control_string(c, "head", &w->head, errp) ||
+        !control_uint(c, "part", &number, errp) ||
+        !control_uint(c, "parts", &parts, errp)) {
+        return false;
+    }
+    if (parts == 1 && !number && !w->set && !w->head) {
+        return true;
+    }
+    if (!part_is_possible(w->set, number, parts)) {
+        return ms_fail(errp, "a set has 2 to %u parts and a UUID: say parts=, "
+                       "part= (from 0 on) and set=", PARTS_MAX);
+    }
+    if (!number != !w->head) {
+        return ms_fail(errp, number ? "part %u needs the data address of "
+                       "part 0: say head=" : "part %u is the head: say no "
+                       "head=", (unsigned)number);
+    }
+    w->part = number;
+    w->parts = parts;
+    return !w->head || control_may_connect(c, "head", w->head, errp);
+}
+
+static struct json_object *announce(const ControlCall *c, GError **errp)
+{
+    SessionWish w = { .return_path = true };
+    uint64_t channels = 2;
+    g_autoptr(GPtrArray) others = g_ptr_array_new();
+    g_autoptr(Session) s = NULL;
+
+    if (!control_name(c, "vm", &w.vm, errp) ||
+        !control_name(c, "name", &w.name, errp) ||
+        !control_name(c, "parent", &w.parent, errp) ||
+        !control_uint(c, "ram", &w.ram, errp) ||
+        !control_uint(c, "channels", &channels, errp) ||
+        !level(c, &w.level, errp) ||
+        !control_bool(c, "return-path", &w.return_path, errp) ||
+        !control_bool(c, "hold", &w.hold, errp) ||
+        !control_bool(c, "confirm", &w.confirm, errp) ||
+        !part(c, &w, errp) ||
+        !source(c, &w.source, errp) || !senders(c, others, errp)) {
+        return NULL;
+    }
+    if (others->len) {
+        w.senders = (const char *const *)others->pdata;
+    }
+    w.channels = MIN(channels, UINT32_MAX);
+    s = session_announce(c->server, c->who, &w, errp);
+    return s ? view(s) : NULL;
+}
+
+static Session *find(const ControlCall *c, GError **errp)
+{
+    uint64_t id = 0;
+
+    return control_uint(c, "session", &id, errp)
+        ? session_find(c->server, c->who, id, errp) : NULL;
+}
+
+static struct json_object *status(const ControlCall *c, GError **errp)
+{
+    g_autoptr(Session) s = find(c, errp);
+
+    return s ? view(s) : NULL;
+}
+
+/* A client that is not there any more must not hold a thread for ever. */
+#define WAIT_MS_MAX 60000
+
+static struct json_object *wait_end(const ControlCall *c, GError **errp)
+{
+    g_autoptr(Session) s = find(c, errp);
+    uint64_t ms = WAIT_MS_MAX;
+
+    if (!s || !control_uint(c, "timeout-ms", &ms, errp)) {
+        return NULL;
+    }
+    session_wait(s, MIN(ms, WAIT_MS_MAX));
+    return view(s);
+}
+
+static struct json_object *release(const ControlCall *c, GError **errp)
+{
+    g_autoptr(Session) s = find(c, errp);
+
+    if (!s) {
+        return NULL;
+    }
+    session_release(s);
+    return view(s);
+}
+
+static struct json_object *confirm(const ControlCall *c, GError **errp)
+{
+    g_autoptr(Session) s = find(c, errp);
+    bool incremental = false;
+    const char *what = NULL;
+
+    if (!s || !control_bool(c, "incremental", &incremental, errp) ||
+        !source(c, &what, errp) ||
+        !session_confirm(s, incremental, what, errp)) {
+        return NULL;
+    }
+    return view(s);
+}
+
+static struct json_object *cancel(const ControlCall *c, GError **errp)
+{
+    g_autoptr(Session) s = find(c, errp);
+
+    if (!s) {
+        return NULL;
+    }
+    session_cancel(s);
+    return view(s);
+}
+
+const ControlCommand control_checkpoint_commands[] = {
+    { "announce", "vm! name! ram! parent channels level return-path hold "
+      "confirm source senders set part parts head", announce },
+    { "status", "session!", status },
+    { "wait", "session! timeout-ms", wait_end },
+    { "release", "session!", release },
+    { "confirm", "session! incremental! source", confirm },
+    { "cancel", "session!", cancel },
+    { NULL },
+};
