@@ -5,7 +5,15 @@ import os
 import sys
 
 from . import estimate, migrate, options, parser
-from .checkpoint import commands, look, restore, save, tidy, watch
+from .checkpoint import (commands, commit, flatten, look, restore, save, standby,
+                         takeover, tidy, watch)
+from .cluster import commands as cluster
+from .cluster import look as cluster_look
+from .cluster import restore as cluster_restore
+from .cluster import save as cluster_save
+from .cluster import watch as cluster_watch
+from .memserver import commands as memserver
+from .memserver import look as memserver_look
 from .virsh import command as virsh_migrate
 
 MAIN = {options.MIGRATE: migrate.main, options.ESTIMATE: estimate.main,
@@ -13,7 +21,19 @@ MAIN = {options.MIGRATE: migrate.main, options.ESTIMATE: estimate.main,
         commands.SAVE: save.main, commands.WATCH: watch.main,
         commands.LIST: look.main_list, commands.SHOW: look.main_show,
         commands.VERIFY: tidy.main_verify, commands.PRUNE: tidy.main_prune,
-        commands.RESTORE: restore.main}
+        commands.RESTORE: restore.main, commands.FLATTEN: flatten.main,
+        commands.COMMIT: commit.main, commands.STANDBY: standby.main,
+        commands.TAKEOVER: takeover.main,
+        cluster.SAVE: cluster_save.main, cluster.WATCH: cluster_watch.main,
+        cluster.LIST: cluster_look.main_list,
+        cluster.SHOW: cluster_look.main_show,
+        cluster.VERIFY: cluster_look.main_verify,
+        cluster.PRUNE: cluster_look.main_prune,
+        cluster.RESTORE: cluster_restore.main,
+        memserver.LIST: memserver_look.main_list,
+        memserver.SHOW: memserver_look.main_show,
+        memserver.VERIFY: memserver_look.main_verify,
+        memserver.PRUNE: memserver_look.main_prune}
 
 
 def find(words):

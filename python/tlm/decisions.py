@@ -25,6 +25,9 @@ TEXTS = {
     'bound-passed': 'the time bound has passed',
     'destination-not-ready': 'the destination is not ready for the switchover',
     'link-dead': 'nothing gets through: no switchover into a dead link',
+    'held': 'ready, and held until asked for',
+    'pass-wasted':
+        'most of the pass is in vain, and memory holds what is left',
 }
 
 

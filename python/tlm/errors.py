@@ -4,3 +4,15 @@
 
 class MigrateError(Exception):
     """Something that the user is told in one line."""
+
+
+class Gone(MigrateError):
+    """There is no such QEMU, or domain, any more."""
+
+
+class Silent(MigrateError):
+    """QEMU, libvirt or the host does not answer; it may be there."""
+
+
+class Refused(MigrateError):
+    """By QEMU, which has answered a command with an error."""

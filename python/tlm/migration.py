@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One migration, as seen from its source: settings, start, look, cancel."""
 
+import time
+
 from .errors import MigrateError
 from .status import FINAL, Status
 from .units import as_text
+
+# s, for QEMU to close its channels after a migration has ended
+CLEAN_UP_S = 60
+CLEAN_UP_POLL_S = 0.01
 
 
 class Migration:
@@ -50,9 +56,23 @@ class Migration:
             self.qmp('migrate-set-parameters',
                      **{p: param_values[p] for p in params})
 
+    def until_cleaned_up(self):
+        """QEMU says "failed" before it closes its channels.  It looks for them
+        by its settings then, and ends if these have changed meanwhile: with
+        the guest."""
+        end = time.monotonic() + CLEAN_UP_S
+        while any(i['type'] == 'migration' for i in self.qmp('query-yank')):
+            if time.monotonic() > end:
+                raise MigrateError('QEMU has not closed its channels: '
+                                   'capabilities and parameters stay as they '
+                                   'are')
+            time.sleep(CLEAN_UP_POLL_S)
+
     def __exit__(self, error, *_):
         """Give them their old values back."""
         try:
+            if self.over():
+                self.until_cleaned_up()
             self._set(self.old_caps, self.old_caps,
                       self.old_params, self.old_params)
         except Exception:
@@ -62,8 +82,12 @@ class Migration:
     def start(self, uri):
         self.qmp('migrate', uri=uri)
 
-    def poll(self):
+    def look(self):
         self.status = Status(self.qmp('query-migrate'))
+        return self.status
+
+    def poll(self):
+        self.look()
         if self.status.status == 'pre-switchover':
             # With pause-before-switchover QEMU waits for its manager: us
             self.qmp('migrate-continue', state='pre-switchover')

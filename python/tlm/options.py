@@ -3,105 +3,162 @@
 (parser.py), the completion and the manual pages are made from it."""
 
 from . import units
-from .checkpoint.commands import (CHECKPOINT, CHECKPOINT_COMMANDS, LIST,
-                                  PRUNE, RESTORE, SAVE, SAVING, SHOW, VERIFY,
-                                  WATCH)
-from .table import Command, Old, Option
-
-MIGRATE, ESTIMATE, VIRSH = 'migrate', 'estimate', 'virsh-migrate'
+from .checkpoint.commands import (CHECKPOINT, CHECKPOINT_COMMANDS, COMMIT,
+                                  FLATTEN, LIST, PRUNE, RESTORE, RUNNING, SAVE,
+                                  SAVING, SHOW, STANDBY, STANDING_BY, TAKEOVER,
+                                  VERIFY, WATCH)
+from .cluster import commands as cluster
+from .commands import ALL, ESTIMATE, MIGRATE, MIGRATING_COMMANDS, VIRSH
+from .memserver import commands as memserver
+from .table import Old, Option
 
 COMMANDS = {c.name: c for c in (
-    Command(
-        MIGRATE, "migrate a running QEMU with capability 'tlm'",
-        '--qmp SOCKET [OPTION...] URI',
-        "Migrates a running QEMU with capability 'tlm', and shows how it "
-        'goes. The destination must have '
-        "capability 'multifd' on and the same 'multifd-channels'; it need "
-        'not know of TLM.\n\n'
-        'Capabilities and parameters that are changed for the migration get '
-        'their old values back when it has ended, however it ends. Ctrl-C '
-        'cancels it: the guest runs on at the source.',
-        ((0, 'completed'), (1, 'failed or refused'), (2, 'wrong usage'),
-         (3, 'cancelled by QEMU or by another client'),
-         (130, 'cancelled by Ctrl-C')),
-        (('--qmp /run/vm1.qmp --bandwidth 10Gbit/s --bound 20s '
-          'tcp:192.0.2.20:4444', 'Migrate within 20 seconds.'),
-         ('--qmp /run/vm1.qmp --bandwidth 0 --capability mapped-ram '
-          'file:/srv/vm1.mig', 'Migrate to a file.')),
-        (('URI', 'where the destination listens: tcp:HOST:PORT, unix:PATH, '
-          'or file:PATH (with --capability mapped-ram)'),)),
-    Command(
-        ESTIMATE, 'say beforehand what a migration would take',
-        '--qmp SOCKET --bandwidth RATE [OPTION...]',
-        'Watches how the guest, which runs on, writes to its RAM, and '
-        'predicts what a migration would take with the current migration '
-        'parameters. Nothing is migrated, and no parameter is changed.',
-        ((0, 'predicted'), (1, 'failed or refused'), (2, 'wrong usage'),
-         (3, "predicted, and the time bound (--bound, or parameter "
-          "'tlm-time-bound') cannot be kept")),
-        (('--qmp /run/vm1.qmp --bandwidth 10Gbit/s --bound 20s',
-          'Can the guest be migrated within 20 seconds?'),)),
-    Command(
-        VIRSH, "migrate a libvirt domain with capability 'tlm'",
-        '[-c URI] [OPTION...] DOMAIN DESTURI [OPTION OF VIRSH...]',
-        'Arguments are those of "virsh migrate", in any order, and the '
-        'options below; --live and --parallel are added. libvirt need not '
-        'know of TLM: the capability and its parameters are set in the '
-        "source's QEMU, which must be the one with TLM, through \"virsh "
-        'qemu-monitor-command", and have their old values again when the '
-        'migration has ended, however it ends. The destination needs neither '
-        'TLM nor this command.\n\n'
-        'Ctrl-C cancels the migration: the domain runs on at the source.\n\n'
-        'Needs virsh.',
-        ((0, 'completed'), (1, 'failed or refused'), (2, 'wrong usage'),
-         (3, 'cancelled by another client or by libvirt, or with --dry-run a '
-          'bound that cannot be kept'), (130, 'cancelled by Ctrl-C')),
-        (('--bound 20s --converge auto --p2p vm1 qemu+tls://hostb/system',
-          'Migrate within 20 seconds, and slow the guest for that.'),
-         ('--dry-run --link 10Gbit/s --bound 20s vm1 '
-          'qemu+tls://hostb/system', 'Say beforehand whether that can be.'))),
-    *CHECKPOINT_COMMANDS,
+    *MIGRATING_COMMANDS,
+    *CHECKPOINT_COMMANDS, *cluster.CLUSTER_COMMANDS,
+    *memserver.MEMSERVER_COMMANDS,
 )}
 
-ALL = (MIGRATE, ESTIMATE, VIRSH)
 # Links to the command, from before it had subcommands
 OLD_NAMES = {f'tlm-{name}': name for name in ALL}
 O_MIGRATE, O_ESTIMATE, O_VIRSH = OLD_NAMES
 
 MIGRATING = (MIGRATE, VIRSH)
+ONE_OR_MANY = (*SAVING, *cluster.SAVING)
+WATCHING = (WATCH, cluster.WATCH)
+PRUNING = (PRUNE, cluster.PRUNE, memserver.PRUNE)
+RESTORING = (RESTORE, cluster.RESTORE)
+DIRECTORIES = (*CHECKPOINT, *STANDING_BY, *cluster.CLUSTER)
+AT_SERVERS = (*SAVING, RESTORE, COMMIT) # as well as in a directory
+SERVERS = (*AT_SERVERS, STANDBY, *memserver.MEMSERVER)
 
 OPTIONS = (
-    Option('qmp', (MIGRATE, ESTIMATE, *SAVING), parse=str, metavar='SOCKET',
-           required=(MIGRATE, ESTIMATE, *SAVING), file=True,
+    Option('qmp', (MIGRATE, ESTIMATE, *RUNNING), parse=str, metavar='SOCKET',
+           required=(MIGRATE, ESTIMATE), file=True,
            help='QMP socket of the source that nobody else uses: a path, or '
            'HOST:PORT'),
-    Option('connect', (VIRSH,), short='-c', parse=str, metavar='URI',
-           help="libvirt's URI of the source, as for virsh"),
-    Option('dir', CHECKPOINT, parse=str, metavar='DIR', required=CHECKPOINT,
-           file=True, help="where the checkpoints are, of this VM alone"),
+    Option('domain', (*RUNNING, RESTORE), parse=str, metavar='DOMAIN',
+           help={**dict.fromkeys(RUNNING, "a domain of libvirt's, instead of "
+                                 '--qmp'),
+                 RESTORE: 'start it as a domain of libvirt\'s, of this name, '
+                 'from the description that was saved'}),
+    Option('connect', (VIRSH, *RUNNING, RESTORE, *cluster.SAVING), short='-c',
+           parse=str, metavar='URI',
+           help={VIRSH: "libvirt's URI of the source, as for virsh",
+                 **dict.fromkeys(cluster.SAVING, "for domains: libvirt's URI "
+                                 'of this host, as for virsh'),
+                 **dict.fromkeys((*RUNNING, RESTORE), "for --domain: libvirt's "
+                                 'URI of this host, as for virsh')}),
+    Option('dir', DIRECTORIES, parse=str, metavar='DIR', file=True,
+           required=tuple(c for c in DIRECTORIES if c not in AT_SERVERS),
+           help={**dict.fromkeys(CHECKPOINT, 'where the checkpoints are, of '
+                                 'this VM alone'),
+                 **dict.fromkeys(STANDING_BY, 'where "standby" notes which '
+                                 'QEMU is ready, of this VM alone'),
+                 **dict.fromkeys(cluster.CLUSTER, 'where the sets are, of '
+                                 'this cluster alone')}),
+    Option('config', cluster.CONFIGURED, parse=str, metavar='FILE', file=True,
+           help='a file of TOML with the VMs'),
+    Option('server', SERVERS, parse=units.addresses,
+           metavar='ADDRESS[,ADDRESS...]',
+           required=(STANDBY, *memserver.MEMSERVER),
+           help={**dict.fromkeys(SAVING, 'instead of --dir: control address of '
+                                 'a tlm-memserver that takes the checkpoint: '
+                                 'HOST:PORT, or unix:PATH. Of several, the '
+                                 'first that can'),
+                 COMMIT: 'instead of --dir: control addresses of all servers '
+                 'that have checkpoints of the VM',
+                 RESTORE: 'instead of --dir: control addresses of servers, '
+                 'HOST:PORT or unix:PATH. If one fails that restores '
+                 'instantly, the next one that has the checkpoint goes on',
+                 **dict.fromkeys((STANDBY, *memserver.MEMSERVER), 'control '
+                                 'addresses of servers: HOST:PORT, or '
+                                 'unix:PATH')}),
+    Option('vm', SERVERS, parse=units.checkpoint_name, metavar='VM',
+           help={**dict.fromkeys(RUNNING, 'with --server: what the server '
+                                 "calls the VM (default: QEMU's -name)"),
+                 RESTORE: 'with --server: of which VM (default: the only one)',
+                 **dict.fromkeys((STANDBY, *memserver.MEMSERVER), 'the VM '
+                                 '(default: the only one)'),
+                 memserver.LIST: 'the VM (default: all)'}),
+    Option('level', SAVING, parse=str, choices=('memory', 'durable'),
+           help='with --server: what "saved" shall mean. memory: it is in the '
+           "server's memory; durable: it is on the server's disk (default: "
+           'durable)'),
+    *memserver.several(SAVING, (SAVE,)),
+    *memserver.tls(SERVERS),
+    Option('to', (RESTORE,), parse=units.address, metavar='URI',
+           help='into a QEMU that waits there, with -incoming and capability '
+           "'multifd': tcp:HOST:PORT or unix:PATH. Nothing is started here"),
+    Option('uuid', (RESTORE,), parse=str, metavar='UUID',
+           help='with --to: that of the QEMU, if it has one'),
     Option('name', (SAVE,), parse=units.checkpoint_name, metavar='NAME',
            help='what it is called (default: date and time, in UTC)'),
-    Option('every', (WATCH,), parse=units.Duration(least=1000),
-           metavar='TIME', required=(WATCH,),
+    Option('disk', ONE_OR_MANY, parse=units.disk, many=True,
+           metavar='auto|virsh|NODE=OVERLAY',
+           help={**dict.fromkeys(cluster.SAVING, 'auto: let the disks of all '
+                                 'VMs go on in new overlays from the pause '
+                                 'on, beside the image of each disk that is '
+                                 'written to; no other word, and not for '
+                                 'domains'),
+                 SAVE: 'let disks go on in overlays from the pause on. auto: '
+                 'make one beside the image of each disk that is written to; '
+                 'virsh: the same with --domain, by libvirt; '
+                 'NODE=OVERLAY: for this block node, with a node that '
+                 '"blockdev-add" has made, with "backing": null',
+                 WATCH: 'for each checkpoint, let the disks go on in new '
+                 'overlays: auto with --qmp, virsh with --domain'}),
+    Option('disks-dir', (RESTORE, STANDBY), parse=str, metavar='DIR', file=True,
+           help='where the new overlays go that a checkpoint with disks is '
+           'restored on (default: a new directory beside the image)'),
+    Option('incremental', ONE_OR_MANY,
+           help={**dict.fromkeys(SAVING, 'write only what has changed since '
+                                 'the newest checkpoint of DIR, if QEMU still '
+                                 'knows it; and let QEMU note from now on '
+                                 'what changes'),
+                 **dict.fromkeys(cluster.SAVING, 'of each VM, write only what '
+                                 'has changed since the set before, if its '
+                                 'QEMU still knows it; and let QEMU note from '
+                                 'now on what changes')}),
+    Option('every', WATCHING, parse=units.Duration(least=1000),
+           metavar='TIME', required=WATCHING,
            help='from the start of one checkpoint to that of the next'),
-    Option('keep', (PRUNE, WATCH), parse=units.Count(least=1), metavar='K',
-           required=(PRUNE,),
-           help={PRUNE: 'how many of the newest stay',
-                 WATCH: 'remove others than the K newest after each '
-                 'checkpoint (default: none)'}),
-    Option('paused', (RESTORE,),
+    Option('on-dead', (WATCH,), parse=str, metavar='COMMAND',
+           help='what to start, by /bin/sh, when the VM is gone or does not '
+           'answer, once. It gets TLM_SOURCE (gone, silent), TLM_WHY, '
+           'TLM_CHECKPOINT (the last), TLM_VM and TLM_SERVER'),
+    Option('fence', (TAKEOVER,), parse=str, metavar='COMMAND',
+           help='by /bin/sh: it ends the VM, or its host, and ends with 0 when '
+           'that is sure'),
+    Option('source', (TAKEOVER,), parse=str, metavar='SOCKET', file=True,
+           help='QMP socket of the VM that was saved, a path or HOST:PORT: if '
+           'it answers, nothing is done'),
+    Option('force', (TAKEOVER,),
+           help='do not look whether the VM answers. Two of the same VM '
+           'destroy its disks'),
+    Option('keep', (*PRUNING, *WATCHING), parse=units.Count(least=1),
+           metavar='K', required=PRUNING,
+           help={**dict.fromkeys(PRUNING, 'how many of the newest stay'),
+                 **dict.fromkeys(WATCHING, 'remove others than the K newest '
+                                 'after each checkpoint (default: none)')}),
+    Option('paused', (*RESTORING, TAKEOVER),
            help='do not let the guest run, whatever it did when it was '
            'saved'),
-    Option('verify', (RESTORE,),
-           help='read the file and compare its checksums first'),
-    Option('bound', (*ALL, *SAVING), parse=units.Duration(), metavar='TIME',
+    Option('instant', (RESTORE,),
+           help='let the guest run at once, and load its RAM meanwhile, what '
+           'it needs first; see docs/instant-restore.md'),
+    Option('rate', (RESTORE,), parse=units.Bandwidth(least=1), metavar='RATE',
+           help='with --instant: limit for RAM that the guest has not asked '
+           'for (default: none)'),
+    Option('verify', RESTORING,
+           help='read the files and compare their checksums first'),
+    Option('bound', (*ALL, *ONE_OR_MANY), parse=units.Duration(), metavar='TIME',
            help={MIGRATE: 'time bound of the whole migration; 0 is none',
                  ESTIMATE: "a time bound, instead of 'tlm-time-bound'; 0 is "
                  'none',
                  VIRSH: 'time bound of the whole migration, with the disks '
                  'that libvirt copies; 0 is none',
-                 **dict.fromkeys(SAVING, 'time bound of a checkpoint, without '
-                                 'its checksums; 0 is none')},
+                 **dict.fromkeys(ONE_OR_MANY, 'time bound of a checkpoint, '
+                                 'without its checksums; 0 is none')},
            old={O_MIGRATE: Old(bare='ms'), O_ESTIMATE: Old(bare='ms'),
                 O_VIRSH: Old('--tlm-bound', 's')}),
     Option('bound-action', MIGRATING, parse=str,
@@ -120,38 +177,56 @@ OPTIONS = (
            old={O_MIGRATE: Old('--downtime-limit', 'ms'),
                 O_ESTIMATE: Old('--downtime-limit', 'ms'),
                 O_VIRSH: Old('--tlm-downtime', 'ms')}),
-    Option('bandwidth', (*ALL, *SAVING), parse=units.Bandwidth(), metavar='RATE',
+    Option('bandwidth', (*ALL, *ONE_OR_MANY), parse=units.Bandwidth(),
+           metavar='RATE',
            required=(ESTIMATE,),
            help={MIGRATE: 'cap while the guest runs; 0 is no cap',
                  ESTIMATE: 'what the link carries',
                  VIRSH: 'cap while the guest runs, rounded down to whole '
                  'MiB/s, which is what libvirt takes; 0 is no cap',
                  **dict.fromkeys(SAVING, 'cap on what is written per second '
-                                 '(default: none)')},
+                                 '(default: none)'),
+                 **dict.fromkeys(cluster.SAVING, 'cap on what each VM writes '
+                                 'per second (default: none)')},
            old={O_MIGRATE: Old(bare='B/s'), O_ESTIMATE: Old(bare='B/s'),
                 O_VIRSH: Old(bare='MiB/s')}),
-    Option('window', (ESTIMATE,), parse=units.Duration(least=1),
-           metavar='TIME', help='how long to watch the guest (default: 1s)',
+    Option('window', (ESTIMATE, *cluster.SAVING),
+           parse=units.Duration(least=1), metavar='TIME',
+           help={ESTIMATE: 'how long to watch the guest (default: 1s)',
+                 **dict.fromkeys(cluster.SAVING, 'how long it may take until '
+                                 'all VMs have stopped, else the set is given '
+                                 'up. A VM whose coordinator is dead goes on '
+                                 'after twice this time (default: 500ms)')},
            old={O_ESTIMATE: Old(bare='ms')}),
+    Option('buffer-packets', cluster.SAVING,
+           help='let each VM go on at once, and hold the packets that it '
+           'sends until all have stopped; a VM where that cannot be, because '
+           'of vhost for instance, waits for the others. Only for VMs that '
+           'reach each other by their network devices alone'),
     Option('overcommit', MIGRATING, parse=units.steps, metavar='STEPS',
            help='put the vCPUs on fewer host CPUs: 0.5-(2) is two from half '
            'of the pass on',
            old={O_VIRSH: Old('--tlm-overcommit')}),
-    Option('channels', (MIGRATE,), parse=units.Count(), metavar='N',
-           default=2, help='multifd channels (default: 2)'),
+    Option('channels', (MIGRATE, RESTORE, STANDBY), parse=units.Count(least=1),
+           metavar='N', default=2,
+           help={MIGRATE: 'multifd channels (default: 2)',
+                 STANDBY: 'multifd channels (default: 2)',
+                 RESTORE: 'with --to or --server: multifd channels; those of '
+                 'a QEMU that waits must be as many, and at least as many as '
+                 'there are parts (default: 2)'}),
     Option('dtx-channels', (MIGRATE,), parse=units.Count(), metavar='N',
            help='how many of them carry dirty pages'),
-    Option('mode', SAVING, parse=str,
+    Option('mode', ONE_OR_MANY, parse=str,
            choices=('auto', 'copy', 'write-protect'),
            help='how the RAM is kept that is left when the guest is paused: '
            'copied in the pause, write-protected and copied after it, or (auto) '
            'protected where copying would take longer than the downtime limit '
            'of QEMU'),
-    Option('buffer', SAVING, parse=units.Size(least=1), metavar='SIZE',
+    Option('buffer', ONE_OR_MANY, parse=units.Size(least=1), metavar='SIZE',
            help='limit of the memory for copies; if more is left when the '
            'guest is to be paused, it is written in the pause (default: what '
            'the host has)'),
-    Option('set', (*MIGRATING, *SAVING), parse=units.setting,
+    Option('set', (*MIGRATING, *ONE_OR_MANY), parse=units.setting,
            metavar='NAME=VALUE', many=True, help='any other migration parameter of QEMU, in its '
            'own unit',
            old={O_VIRSH: Old('--tlm-set')}),
@@ -164,16 +239,20 @@ OPTIONS = (
     Option('link', (VIRSH,), parse=units.Bandwidth(least=1), metavar='RATE',
            help='for --dry-run: what the link carries',
            old={O_VIRSH: Old('--tlm-link', 'B/s')}),
-    Option('json', (*ALL, *CHECKPOINT),
+    Option('json', (*ALL, *(c for c in DIRECTORIES if c != STANDBY),
+                    *memserver.MEMSERVER),
            help={MIGRATE: "print the last answer of 'query-migrate' on "
                  'standard output, all else on standard error',
                  ESTIMATE: "print the answer of 'query-tlm-estimate'",
                  VIRSH: "print the last answer of 'query-migrate' on "
                  'standard output, all else on standard error',
-                 **dict.fromkeys(SAVING, 'print the manifest on standard '
+                 **dict.fromkeys(ONE_OR_MANY, 'print the manifest on standard '
                                  'output, all else on standard error'),
-                 SHOW: 'print the manifest',
-                 **dict.fromkeys((LIST, VERIFY, PRUNE, RESTORE),
+                 **dict.fromkeys((SHOW, FLATTEN, cluster.SHOW),
+                                 'print the manifest'),
+                 **dict.fromkeys((LIST, VERIFY, COMMIT, *PRUNING, *RESTORING,
+                                  cluster.LIST, cluster.VERIFY,
+                                  TAKEOVER, *memserver.MEMSERVER),
                                  'print the result as JSON')},
            old={O_VIRSH: Old('--tlm-json')}),
 )

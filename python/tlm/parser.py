@@ -62,9 +62,10 @@ def of_command(command, old_name=None):
             units_note(command, old_name), exits(command)) if text),
         formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, meaning in command.arguments:
-        plain = name.strip('[]')
+        plain = name.strip('[].')
         p.add_argument(plain.lower(), metavar=plain, help=meaning,
-                       nargs=None if plain == name else '?')
+                       nargs='*' if name.endswith('...]') else
+                       None if plain == name else '?')
     for option in options.of(command.name):
         add(p, option, command.name, old_name)
     p.add_argument('--version', action='version',

@@ -1,15 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A QMP connection to a running QEMU."""
 
+import errno
 import json
 import os
 import re
 import socket
 
-from .errors import MigrateError
+from .errors import Gone, MigrateError, Silent
 
+# The host is not there, or the network, or QEMU accepts no connections
+SILENT = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN,
+          errno.EAGAIN)
 CONNECT_S = 10
 ANSWER_S = 60
+
+
+def endpoint(address):
+    """(host, port), or (path, None) of a Unix socket."""
+    m = re.fullmatch(r'(.*):(\d+)', address)
+    return (m[1], int(m[2])) if m and not os.path.exists(address) else \
+        (address, None)
+
+
+def _kind(error):
+    """What it says of QEMU that there is no connection."""
+    if isinstance(error, (ConnectionError, FileNotFoundError)):
+        return Gone
+    return Silent if error.errno in SILENT else MigrateError
 
 
 class Qmp:
@@ -17,31 +35,29 @@ class Qmp:
 
     def __init__(self, address):
         self.address = address
-        m = re.fullmatch(r'(.*):(\d+)', address)
+        host, port = endpoint(address)
         try:
-            if m and not os.path.exists(address):
-                self.sock = socket.create_connection((m[1], int(m[2])),
-                                                     CONNECT_S)
+            if port:
+                self.sock = socket.create_connection((host, port), CONNECT_S)
             else:
                 self.sock = socket.socket(socket.AF_UNIX)
                 self.sock.settimeout(CONNECT_S)
-                self.sock.connect(address)
+                self.sock.connect(host)
             self.file = self.sock.makefile('rb')
             # QEMU serves one client per socket; the next one just waits
             self._read()
         except TimeoutError:
-            raise MigrateError(f'{address}: no greeting; is another client '
-                               'connected to this monitor?') from None
+            raise Silent(f'{address}: no greeting; is another client '
+                         'connected to this monitor?') from None
         except OSError as e:
-            raise MigrateError(f'{address}: {e.strerror or e}') from None
+            raise _kind(e)(f'{address}: {e.strerror or e}') from None
         self.sock.settimeout(ANSWER_S)
         self('qmp_capabilities')
 
     def _read(self):
         line = self.file.readline()
         if not line:
-            raise MigrateError(f'{self.address}: QEMU has closed the '
-                               'connection')
+            raise Gone(f'{self.address}: QEMU has closed the connection')
         try:
             return json.loads(line)
         except ValueError:
@@ -58,10 +74,10 @@ class Qmp:
             while 'event' in reply:
                 reply = self._read()
         except TimeoutError:
-            raise MigrateError(f'{command}: no answer from QEMU') from None
+            raise Silent(f'{command}: no answer from QEMU') from None
         except OSError:
-            raise MigrateError(f'{self.address}: QEMU has closed the '
-                               'connection') from None
+            raise Gone(f'{self.address}: QEMU has closed the '
+                       'connection') from None
         if 'error' in reply:
             raise MigrateError(f"{command}: {reply['error']['desc']}")
         return reply['return']

@@ -133,7 +133,7 @@ class Tlm:
         parts = self._members['downtime']
         return [('stopping', parts['vm-stop']), ('dirty log', parts['sync']),
                 ('RAM', parts['ram']), ('held', parts['hold']),
-                ('devices', parts['device']),
+                ('devices', parts['device']), ('disks', parts.get('disks', 0)),
                 ('switchover', parts['switchover'])]
 
 
@@ -148,6 +148,27 @@ class Tlm:
     def copied_bytes(self):
         """None: this is no checkpoint, or not yet."""
         return self._members.get('checkpoint', {}).get('copied')
+
+    @property
+    def generation(self):
+        """Its identity, if it can be a parent."""
+        return self._members.get('checkpoint', {}).get('generation')
+
+    @property
+    def parent(self):
+        """The identity of the one that it has the changes of; None: it is
+        whole."""
+        return self._members.get('checkpoint', {}).get('parent')
+
+    @property
+    def full_reason(self):
+        """Why it is whole although a parent was given."""
+        return self._members.get('checkpoint', {}).get('full-reason')
+
+    @property
+    def disks_switched(self):
+        """The disks are on the overlays."""
+        return self._members.get('checkpoint', {}).get('disks-switched', False)
 
     @property
     def checkpoint_note(self):
@@ -226,3 +247,16 @@ class Status:
         """It is under way, or over, and it is not by TLM."""
         return self.status in ('active', 'completed') and \
             self.ram is not None and self.tlm is None
+
+
+# Events, which tell the same without being asked
+
+def status_told(event):
+    """None: it is not about that."""
+    data = event.get('data', {})
+    return data['status'] if event['event'] == 'MIGRATION' else None
+
+
+def stage_told(event):
+    data = event.get('data', {})
+    return data['stage'] if event['event'] == 'MIGRATION_TLM_STAGE' else None

@@ -13,7 +13,8 @@ class Command:
     text: str
     exits: tuple                    # (exit status, meaning)
     examples: tuple                 # (words behind the name, what they do)
-    arguments: tuple = ()           # (name, meaning); [NAME] can be left out
+    # (name, meaning); [NAME] can be left out, [NAME...] are any number
+    arguments: tuple = ()
 
     @property
     def page(self):

@@ -157,6 +157,43 @@ def setting(text):
         return name, value
 
 
+def address(text):
+    """tcp:HOST:PORT, also without "tcp:"; unix:PATH, also without "unix:"."""
+    kind, found, rest = text.partition(':')
+    if kind == 'unix' and rest or text.startswith('/'):
+        return text if found and kind == 'unix' else f'unix:{text}'
+    plain = rest if kind == 'tcp' else text
+    if not re.fullmatch(r'(\[[^\[\]]+\]|[^:\[\]]+):\d+', plain, re.ASCII):
+        raise Bad(text, 'write HOST:PORT, [IPv6]:PORT or unix:PATH')
+    return f'tcp:{plain}'
+
+
+def addresses(text):
+    """Several, with commas."""
+    return [address(word) for word in text.split(',')]
+
+
+ALL = 'all'
+
+
+def parts(text):
+    """A number of servers, or ALL."""
+    return text if text == ALL else Count(least=1)(text)
+
+
+AUTO, VIRSH = 'auto', 'virsh'
+
+
+def disk(text):
+    """NODE=OVERLAY, AUTO, or VIRSH"""
+    if text in (AUTO, VIRSH):
+        return text
+    first, _, second = text.partition('=')
+    if not first or not second:
+        raise Bad(text, 'write NODE=OVERLAY, auto, or virsh')
+    return first, second
+
+
 def as_text(value):
     """What setting() took for a number or a switch."""
     if isinstance(value, bool):

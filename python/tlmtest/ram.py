@@ -8,6 +8,7 @@
 
 CHUNK = 1 << 20
 PAGE = 4096
+ZEROS = bytes(CHUNK)
 
 
 class Comparison:
@@ -82,21 +83,33 @@ def compare_ram(src, dst):
 
 
 class FrozenRam:
-    """All RAM of a stopped VM as it is now: to be compared later."""
+    """All RAM of a stopped VM as it is now: to be compared later.  Takes no
+    memory for what is zero."""
 
     def __init__(self, vm):
         if vm.qmp('query-status')['running']:
             raise ValueError(f'{vm.name} is running')
         self.name = vm.name
         self._blocks = vm.blocks()
-        self._data = {name: vm.read_block(block, 0, block.used)
+        self._data = {name: [self._read(vm, block, at)
+                             for at in range(0, block.used, CHUNK)]
                       for name, block in self._blocks.items()}
+
+    @staticmethod
+    def _read(vm, block, at):
+        data = vm.read_block(block, at, min(CHUNK, block.used - at))
+        return None if data == ZEROS[:len(data)] else data
 
     def blocks(self):
         return self._blocks
 
+    def main_block(self):
+        return max(self._blocks.values(), key=lambda b: b.used)
+
     def read_block(self, block, offset, length):
-        return self._data[block.name][offset:offset + length]
+        """Within a chunk."""
+        data = self._data[block.name][offset // CHUNK] or ZEROS
+        return data[offset % CHUNK:][:length]
 
     def qmp(self, command):
         return {'query-status': {'running': False}}[command]

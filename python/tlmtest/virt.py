@@ -379,7 +379,7 @@ DOMAIN_XML = '''
   <name>{name}</name>
   <uuid>{uuid}</uuid>
   <memory unit='MiB'>{guest.mem_mb}</memory>
-  <vcpu>{guest.vcpus}</vcpu>
+  <vcpu current='{guest.vcpus}'>{guest.max_vcpus}</vcpu>
   <os>
     <type arch='x86_64' machine='pc-i440fx-10.0'>hvm</type>
     <kernel>{kernel}</kernel>

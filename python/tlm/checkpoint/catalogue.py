@@ -3,6 +3,7 @@
 
     NAME.part         QEMU writes it, or somebody was killed
     NAME.checkpoint   all of it is on the disk
+    NAME.overlay      the same, of one that has a parent
     NAME.json         the manifest; a file without one does not exist
     .lock             whoever changes the directory holds it
 """
@@ -18,6 +19,7 @@ from ..units import Bad, checkpoint_name
 from . import durable, manifest
 
 PART, FILE, MANIFEST, DRAFT = '.part', '.checkpoint', '.json', '.json.new'
+OVERLAY = '.overlay'
 LOCK = '.lock'
 
 
@@ -30,12 +32,35 @@ class Entry:
     problem: str | None = None
 
     @property
+    def parent(self):
+        """The name of the one that it needs; None: it is whole."""
+        return (self.manifest or {}).get('parent')
+
+    @property
     def age(self):
         """To sort by, the oldest first."""
         return (self.manifest or {}).get('created', ''), self.name
 
 
+@contextlib.contextmanager
+def lock(directory, mode, busy):
+    """Raises MigrateError, @busy, if somebody else holds it.  @mode: of a lock
+    that is new"""
+    fd = os.open(os.path.join(directory, LOCK),
+                 os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MigrateError(busy) from None
+        yield
+    finally:
+        os.close(fd)
+
+
 class Catalogue:
+    TOOL, WHAT = 'tlm checkpoint', 'checkpoint'
+
     def __init__(self, directory):
         self.directory = os.path.abspath(directory)
         if not os.path.isdir(self.directory):
@@ -43,6 +68,9 @@ class Catalogue:
 
     def path(self, name, suffix=FILE):
         return os.path.join(self.directory, name + suffix)
+
+    def file(self, entry):
+        return self.path(entry.name, OVERLAY if entry.parent else FILE)
 
     def _named(self, suffix):
         for file in sorted(os.listdir(self.directory)):
@@ -53,17 +81,9 @@ class Catalogue:
     @contextlib.contextmanager
     def locked(self):
         """The only one who adds and removes."""
-        fd = os.open(os.path.join(self.directory, LOCK),
-                     os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise MigrateError(f'{self.directory}: another "tlm '
-                                   'checkpoint" is at work in it') from None
+        with lock(self.directory, 0o644, f'{self.directory}: another '
+                  f'"{self.TOOL}" is at work in it'):
             yield
-        finally:
-            os.close(fd)
 
     # What there is
 
@@ -76,7 +96,7 @@ class Catalogue:
         try:
             content = manifest.read(self.path(name, MANIFEST))
             wanted = content['file']['size']
-            size = os.stat(self.path(name)).st_size
+            size = os.stat(self.file(Entry(name, content))).st_size
         except MigrateError as e:
             return Entry(name, None, str(e))
         except OSError as e:
@@ -84,37 +104,74 @@ class Catalogue:
         if size != wanted:
             return Entry(name, content, f'the file has {size} bytes instead '
                          f'of {wanted}')
-        return Entry(name, content)
+        return Entry(name, content, self._lost(content))
+
+    def _lost(self, content):
+        """Why it cannot be joined with its parent; None: it can."""
+        parent = content.get('parent')
+        if not parent:
+            return None
+        if not os.path.exists(self.path(parent, MANIFEST)):
+            return f"its parent '{parent}' is not there"
+        entry = self._entry(parent)
+        if entry.problem:
+            return f"its parent '{parent}': {entry.problem}"
+        if entry.manifest.get('generation') != content['parent-generation']:
+            return f"'{parent}' is not its parent any more"
+        return None
 
     def get(self, name):
         """The entry, problem or not."""
         if name not in self._named(MANIFEST):
-            raise MigrateError(f'{self.directory}: there is no checkpoint '
+            raise MigrateError(f'{self.directory}: there is no {self.WHAT} '
                                f"'{name}'")
         return self._entry(name)
 
     def newest(self):
         good = [e for e in self.entries() if not e.problem]
         if not good:
-            raise MigrateError(f'{self.directory}: there is no checkpoint')
+            raise MigrateError(f'{self.directory}: there is no {self.WHAT}')
         return good[-1]
 
     def leftovers(self):
         """Files of checkpoints that do not exist."""
-        complete = set(self._named(MANIFEST))
-        return [name + PART for name in self._named(PART)] + \
-            [name + FILE for name in self._named(FILE)
-             if name not in complete] + \
+        needed = self._needed()
+        return [name + suffix for suffix in (PART, FILE, OVERLAY)
+                for name in self._named(suffix)
+                if name + suffix not in needed] + \
             [file for file in sorted(os.listdir(self.directory))
              if file.startswith('.') and file.endswith(DRAFT)]
 
+    def _needed(self):
+        """Files of checkpoints; both of one whose manifest cannot be read."""
+        found = set()
+        for name in self._named(MANIFEST):
+            content = self._entry(name).manifest
+            found |= {name + FILE, name + OVERLAY} if content is None else {
+                os.path.basename(self.file(Entry(name, content)))}
+        return found
+
     # Changes: by who holds the lock
+
+    @contextlib.contextmanager
+    def draft(self, wanted=None):
+        """(name, path that QEMU may write to); gone at the end, if nobody
+        has add()ed it."""
+        with self.locked():
+            name = self.new_name(wanted)
+            part = self.path(name, PART)
+            # Of a save that was killed; its QEMU may still write to it
+            durable.discard(part)
+            try:
+                yield name, part
+            finally:
+                durable.discard(part)
 
     def new_name(self, wanted=None):
         """@wanted, or one that says what time it is."""
         taken = set(self._named(MANIFEST))
         if wanted in taken:
-            raise MigrateError(f"there is a checkpoint '{wanted}' already")
+            raise MigrateError(f"there is a {self.WHAT} '{wanted}' already")
         if wanted:
             return wanted
         now = name = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())
@@ -126,22 +183,21 @@ class Catalogue:
 
     def add(self, name, content):
         """NAME.part becomes a checkpoint.  Returns the manifest."""
-        durable.rename(self.path(name, PART), self.path(name))
+        durable.rename(self.path(name, PART),
+                       self.file(Entry(name, content)))
         return manifest.write(self.path(name, MANIFEST), content)
 
     def remove(self, name):
         """The manifest first: without the file it would be a lie."""
         durable.discard(self.path(name, MANIFEST))
         durable.sync_directory(self.directory)
-        durable.discard(self.path(name))
+        for suffix in (FILE, OVERLAY):
+            durable.discard(self.path(name, suffix))
 
-    def prune(self, keep):
-        """Returns names of what has been removed."""
+    def old(self, keep):
+        """Names of all but the newest @keep."""
         good = [e.name for e in self.entries() if not e.problem]
-        old = good[:max(0, len(good) - keep)]
-        for name in old:
-            self.remove(name)
-        return old
+        return good[:max(0, len(good) - keep)]
 
     def remove_leftovers(self):
         """Returns names of files."""

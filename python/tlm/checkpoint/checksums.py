@@ -1,17 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Checksums of a sparse file, a chunk each.
 
-A chunk's sum is the SHA-256 of all its blocks that are not zero, each behind
+A chunk's sum is that of all its blocks that are not zero, each behind
 its offset in the file (8 bytes, big-endian).  So a hole is what it reads as:
 zeros.  It need not be read, a copy of the file may have it or not, and any
 other byte in it changes the sum.
+
+XXH3 is some ten times as fast as SHA-256; either finds accidents.
 """
 
 import concurrent.futures
 import errno
 import hashlib
 import os
+import time
 
+from ..errors import MigrateError
+from ..figures import duration
+
+try:
+    import xxhash               # Debian's python3-xxhash
+except ImportError:
+    xxhash = None
+
+ALGORITHMS = {'sha256': hashlib.sha256,
+              'xxh3-128': xxhash.xxh3_128 if xxhash else None}
+FASTEST = 'xxh3-128' if xxhash else 'sha256'
 CHUNK = 64 << 20
 BLOCK = 64 << 10
 READ = 16 * BLOCK
@@ -35,9 +49,25 @@ def _not_holes(fd, start, end):
         yield first, start
 
 
-def of_chunk(fd, number, size):
+def workers():
+    return len(os.sched_getaffinity(0))
+
+
+class Timed:
+    """As @on_chunk: calls another one with the time that is left."""
+
+    def __init__(self, then):
+        self.then, self.start = then, time.monotonic()
+
+    def __call__(self, done, count):
+        left = (time.monotonic() - self.start) * (count - done) / done
+        self.then(100 * done / count,
+                  [f'ETA {duration(1000 * left)}'] if done < count else [])
+
+
+def of_chunk(fd, number, size, algorithm):
     """Hexadecimal; @size: of the whole file."""
-    total = hashlib.sha256()
+    total = ALGORITHMS[algorithm]()
     start = number * CHUNK
     for first, last in _not_holes(fd, start, min(start + CHUNK, size)):
         for at in range(first, last, READ):
@@ -50,13 +80,17 @@ def of_chunk(fd, number, size):
     return total.hexdigest()
 
 
-def of_file(fd, size, workers=1, on_chunk=lambda done, count: None):
+def of_file(fd, size, threads=1, on_chunk=lambda done, count: None,
+            algorithm=FASTEST):
     """A list.  @on_chunk may raise an exception to end it."""
+    if not ALGORITHMS.get(algorithm):
+        raise MigrateError(f"checksums '{algorithm}' need the package "
+                           'python3-xxhash')
     count = -(-size // CHUNK)
     sums = []
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         try:
-            for one in pool.map(lambda n: of_chunk(fd, n, size),
+            for one in pool.map(lambda n: of_chunk(fd, n, size, algorithm),
                                 range(count)):
                 sums.append(one)
                 on_chunk(len(sums), count)
@@ -66,8 +100,9 @@ def of_file(fd, size, workers=1, on_chunk=lambda done, count: None):
     return sums
 
 
-def differing(fd, wanted, size, workers=1,
-              on_chunk=lambda done, count: None):
+def differing(fd, wanted, size, threads=1,
+              on_chunk=lambda done, count: None, algorithm=FASTEST):
     """Numbers of the chunks that are not as they were."""
     return [n for n, (a, b) in enumerate(zip(
-        wanted, of_file(fd, size, workers, on_chunk), strict=True)) if a != b]
+        wanted, of_file(fd, size, threads, on_chunk, algorithm),
+        strict=True)) if a != b]

@@ -5,12 +5,17 @@ import contextlib
 import os
 
 
-def sync_directory(directory):
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync_file(path, flags=0):
+    """What others have written to it, too."""
+    fd = os.open(path, os.O_RDONLY | flags)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_directory(directory):
+    sync_file(directory, os.O_DIRECTORY)
 
 
 def rename(old, new):

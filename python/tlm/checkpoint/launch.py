@@ -35,14 +35,18 @@ def _plain(words):
     return kept
 
 
-def _running(command):
-    """Who runs it, also if it was restored from it; None: nobody."""
+def _running(command, changed=()):
+    """Who runs it, also if it was restored from it; None: nobody.
+    @changed: indices of words that are not compared."""
+    def bare(words):
+        return [None if at in changed else word
+                for at, word in enumerate(words[:len(command)])]
     for pid in filter(str.isdigit, os.listdir('/proc')):
         try:
             words = words_of(pid)
         except (OSError, UnicodeDecodeError):
             continue
-        if _plain(words)[:len(command)] == command:
+        if bare(_plain(words)) == bare(command):
             return pid
     return None
 
@@ -58,19 +62,25 @@ def recorded(vm):
         raise MigrateError(f"the recorded command line has '{passed}', which "
                            'another program had opened for QEMU: write one '
                            'behind "--"')
-    pid = _running(command)
+    check_nobody_runs(command)
+    return command, vm['directory']
+
+
+def check_nobody_runs(command, changed=()):
+    pid = _running(command, changed)
     if pid:
         raise MigrateError('a QEMU with the recorded command line runs '
                            f'(process {pid}), whose sockets and disks it '
                            'would take: end it, or write another command line '
                            'behind "--"')
-    return command, vm['directory']
 
 
 class Qemu:
-    """Started in a "with": killed if that ends by an exception."""
+    """Started in a "with": killed if that ends by an exception.  @monitor:
+    what its QMP socket is used by."""
 
-    def __init__(self, command, directory=None):
+    def __init__(self, command, directory=None, monitor=Qmp):
+        self.monitor = monitor
         self.dir = tempfile.mkdtemp(prefix='tlm-restore-')
         self.socket = os.path.join(self.dir, 'qmp')
         self.log = os.path.join(self.dir, 'log')
@@ -105,12 +115,23 @@ class Qemu:
         while self.qmp is None:
             self.check()
             try:
-                self.qmp = Qmp(self.socket)
+                self.qmp = self.monitor(self.socket)
             except MigrateError:
                 # not there yet, or not yet listening
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(POLL_S)
+
+    @contextlib.contextmanager
+    def opened(self, path):
+        """Yields the URI of a file for QEMU."""
+        yield f'file:{path}'
+
+    def resume(self):
+        self.qmp('cont')
+
+    def told(self):
+        return {'pid': self.process.pid, 'qmp': self.socket, 'log': self.log}
 
     def check(self, patience=0):
         """Raises MigrateError if it has ended, or does in @patience s."""

@@ -17,7 +17,8 @@ def _row(entry):
     return f"{entry.name:<20}  {content['created'][:19]}Z  " \
            f"{size(content['file']['allocated']):>8}  pause " \
            f"{duration(content['pause-us'] / 1000):>7}  was " \
-           f"{content['machine']['status']}"
+           f"{content['machine']['status']}" + \
+           (f', needs {entry.parent}' if entry.parent else '')
 
 
 def main_list(parser, words):
@@ -57,7 +58,7 @@ def main_show(parser, words):
         print(json.dumps(entry.manifest, indent=2))
     else:
         print('\n'.join(text.shown(entry.manifest,
-                                   catalogue.path(entry.name))))
+                                   catalogue.file(entry))))
         if entry.problem:
             print(f'  problem   {entry.problem}')
     return 0

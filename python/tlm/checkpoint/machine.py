@@ -38,15 +38,26 @@ def _command_line(qmp):
     """(words, directory where it was started) of the QEMU that listens; None,
     None if that cannot be told: another host, another PID namespace, or a
     manager that has opened the socket."""
+    if not hasattr(qmp, 'sock'):
+        return None, None
+    try:
+        pid = pid_of(qmp)
+        return words_of(pid), os.readlink(f'/proc/{pid}/cwd')
+    except (MigrateError, OSError, UnicodeDecodeError):
+        return None, None
+
+
+def pid_of(qmp):
+    """The process of the QEMU that listens at a Unix socket."""
     try:
         pid, _, _ = struct.unpack('iII', qmp.sock.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize('iII')))
         words = words_of(pid)
-        if 'qemu' not in os.path.basename(words[0]):
-            return None, None
-        return words, os.readlink(f'/proc/{pid}/cwd')
-    except (OSError, IndexError, UnicodeDecodeError):
-        return None, None
+    except (OSError, UnicodeDecodeError):
+        words = []
+    if not words or 'qemu' not in os.path.basename(words[0]):
+        raise MigrateError("QEMU's process is not known")
+    return pid
 
 
 def words_of(pid):
@@ -55,11 +66,17 @@ def words_of(pid):
         return f.read().decode().split('\0')[:-1]
 
 
-def space_needed(qmp):
-    """Bytes that a checkpoint has at most."""
+def ram_blocks(qmp):
+    """Bytes of each RAM block."""
     blocks = [int(m['used'], 16) for m in BLOCK_LINE.finditer(
         qmp('human-monitor-command', command_line='info ramblock'))]
     if not blocks:
         raise MigrateError('"info ramblock" does not tell how much RAM '
                            'there is')
+    return blocks
+
+
+def space_needed(qmp):
+    """Bytes that a checkpoint has at most."""
+    blocks = ram_blocks(qmp)
     return sum(blocks) + PER_BLOCK * len(blocks) + DEVICES

@@ -11,7 +11,8 @@ import json
 from ..errors import MigrateError
 from . import checksums, durable
 
-FORMAT = 1
+FORMAT = 2
+SHA256_ONLY = 1                 # the format before
 
 
 class BadManifest(MigrateError):
@@ -23,11 +24,19 @@ def _sum(content):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def of_file(stat, sums):
+def of_file(stat, of_chunks):
     """What is said of the checkpoint's file."""
     return {'size': stat.st_size, 'allocated': stat.st_blocks * 512,
             'chunk': checksums.CHUNK, 'block': checksums.BLOCK,
-            'sha256': sums}
+            'algorithm': checksums.FASTEST, 'sums': of_chunks}
+
+
+def sums(content):
+    """(algorithm, checksums) of the file."""
+    file = content['file']
+    if content['format'] == SHA256_ONLY:
+        return 'sha256', file['sha256']
+    return file['algorithm'], file['sums']
 
 
 def write(path, content):
@@ -41,24 +50,31 @@ def write(path, content):
 def _check(content):
     if not isinstance(content, dict):
         raise BadManifest('the manifest is no object')
-    if content.get('format') != FORMAT:
+    if content.get('format') not in (SHA256_ONLY, FORMAT):
         raise BadManifest(f"the manifest's format is {content.get('format')}"
-                          f', not {FORMAT}')
+                          f', not {FORMAT} or {SHA256_ONLY}')
     bare = {k: v for k, v in content.items() if k != 'checksum'}
     if content.get('checksum') != _sum(bare):
         raise BadManifest('the manifest is not as it was written')
+
+
+def check_file(content):
     file = content['file']
+    algorithm, of_chunks = sums(content)
     if (file['chunk'], file['block']) != (checksums.CHUNK, checksums.BLOCK) \
-            or len(file['sha256']) != -(-file['size'] // checksums.CHUNK):
+            or algorithm not in checksums.ALGORITHMS \
+            or len(of_chunks) != -(-file['size'] // checksums.CHUNK):
         raise BadManifest("the manifest's checksums are not those of the "
                           'file')
 
 
-def read(path):
+def read(path, check=check_file):
+    """@check: raises an exception if it says what cannot be."""
     try:
         with open(path, encoding='utf-8') as f:
             content = json.load(f)
         _check(content)
+        check(content)
     except OSError as e:
         raise BadManifest(f'the manifest cannot be read: {e.strerror}') \
             from None

@@ -1,32 +1,59 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One checkpoint, from free space to manifest."""
+"""One checkpoint of one VM, from free space to manifest."""
 
 import datetime
-import os
 import time
 
 from ..errors import MigrateError
-from ..figures import memory
-from ..migrate import run
-from ..migration import Migration
-from ..qmp import Qmp
-from . import checksums, durable, machine, manifest
-from .catalogue import PART
+from ..units import AUTO, VIRSH
+from . import chain, disks, machine, overlays, source, virshdisks
+from .records import Records
+from .run import Cancelled, Checkpoint
+
+# For libvirt's snapshot, which takes tens of ms where nobody is slow.  If this
+# program dies in the pause, the guest goes on after that time.
+GATE_TIMEOUT_MS = 10_000
 
 
-class Cancelled(Exception):
-    """By another client of QEMU."""
+def params_of(args):
+    """Migration parameters that the options of "save" set."""
+    return {'max-bandwidth': args.bandwidth or 0,
+            **({} if args.bound is None else {'tlm-time-bound': args.bound}),
+            **dict(args.set)}
 
 
-class _Run(Migration):
-    """As a migration, but for how it starts."""
+def check(qmp):
+    """Raises MigrateError if there can be no checkpoint."""
+    if 'tlm-checkpoint' not in {c['name'] for c in qmp('query-commands')}:
+        raise MigrateError("this QEMU has no command 'tlm-checkpoint': it is "
+                           'not the one with TLM')
 
-    def __init__(self, qmp, params, arguments):
-        super().__init__(qmp, {}, params)
-        self.arguments = arguments
 
-    def start(self, uri):
-        self.qmp('tlm-checkpoint', uri=uri, **self.arguments)
+def overlays_for(args, qmp, name, vm, records):
+    """What the options say of the disks; to be used in a "with"."""
+    if AUTO in args.disk:
+        return overlays.Overlays(qmp, name, vm, records)
+    if VIRSH in args.disk:
+        return virshdisks.VirshOverlays(qmp, name, records)
+    return overlays.Named(args.disk)
+
+
+def arguments(args, new, generation):
+    """Of tlm-checkpoint.  @new: overlays; @generation: what it shall have
+    the changes since, or None."""
+    wanted = {'mode': args.mode, 'buffer-size': args.buffer,
+              'incremental': args.incremental or None,
+              'disks': [{'node': node, 'overlay': overlay}
+                        for node, overlay in new.pairs] or None,
+              'hold': new.switch and True,
+              'gate-timeout': new.switch and GATE_TIMEOUT_MS,
+              'parent': generation}
+    return {k: v for k, v in wanted.items() if v is not None}
+
+
+def now():
+    return datetime.datetime.now(datetime.UTC).isoformat(
+        timespec='microseconds').replace('+00:00', 'Z')
 
 
 class Saver:
@@ -34,87 +61,67 @@ class Saver:
 
     def __init__(self, catalogue, args):
         self.catalogue, self.args = catalogue, args
-        self.params = {'max-bandwidth': args.bandwidth or 0,
-                       **({} if args.bound is None
-                          else {'tlm-time-bound': args.bound}),
-                       **dict(args.set)}
+        self.params = params_of(args)
 
     def save(self, name, display, signals):
         """Returns the manifest; raises MigrateError, Cancelled, Interrupted.
         @name: None for one that says the time."""
         start = time.monotonic()
-        with self.catalogue.locked():
-            name = self.catalogue.new_name(name)
-            part = self.catalogue.path(name, PART)
-            # Of a save that was killed; its QEMU may still write to it
-            durable.discard(part)
-            try:
-                content = self._write(part, display, signals)
-                content['total-ms'] = round(1000 * (time.monotonic() - start))
-                signals.check()
-                return self.catalogue.add(name, {'name': name, **content})
-            finally:
-                durable.discard(part)
-
-    def _write(self, part, display, signals):
-        qmp = Qmp(self.args.qmp)
-        try:
-            if 'tlm-checkpoint' not in {
-                    c['name'] for c in qmp('query-commands')}:
-                raise MigrateError("this QEMU has no command 'tlm-checkpoint'"
-                                   ': it is not the one with TLM')
-            known = machine.describe(qmp)
-            self._check_space(machine.space_needed(qmp))
-            wanted = {'mode': self.args.mode, 'buffer-size': self.args.buffer}
-            wanted = {k: v for k, v in wanted.items() if v is not None}
-            with _Run(qmp, self.params, wanted) as migration, display:
-                run(migration, f'file:{part}', display, lambda: signals.seen)
-            status = migration.status
-        finally:
-            qmp.close()
-        if status.status == 'cancelled':
+        with self.catalogue.draft(name) as (name, part):
+            with source.of(self.args) as vm:
+                content = self._write(vm, name, part, display, signals)
+            content['total-ms'] = round(1000 * (time.monotonic() - start))
             signals.check()
-            raise Cancelled
-        if status.status != 'completed':
-            raise MigrateError(f'QEMU could not save: {status.error}')
-        return {'created': datetime.datetime.now(datetime.UTC).isoformat(
-                    timespec='microseconds').replace('+00:00', 'Z'),
-                'machine': known, **self._figures(status),
-                'file': self._file(part, display, signals)}
+            return self.catalogue.add(name, {'name': name, **content})
 
-    def _check_space(self, needed):
-        found = os.statvfs(self.catalogue.directory)
-        free = found.f_bavail * found.f_frsize
-        if free < needed:
-            raise MigrateError(
-                f'{self.catalogue.directory}: {memory(free)} are free; the '
-                f'checkpoint may become {memory(needed)}')
+    def _write(self, vm, name, part, display, signals):
+        check(vm.qmp)
+        known = vm.describe()
+        with vm.target(part) as target:
+            target.check_space(machine.space_needed(vm.qmp))
+            with overlays_for(self.args, vm.qmp, name, known,
+                              Records(self.catalogue.directory)) as new:
+                return {'machine': known, **self._save(
+                    vm, part, target, new, known['directory'], display,
+                    signals)}
+
+    def _save(self, vm, part, target, new, directory, display, signals):
+        used = new.bases(vm.qmp, directory)
+        parent = chain.newest(self.catalogue) if self.args.incremental \
+            else None
+        checkpoint = Checkpoint(vm.qmp, target.uri, self.params,
+                                arguments(self.args, new, parent and
+                                          parent.manifest['generation']),
+                                gate=new.switch is not None)
+        with checkpoint, display:
+            self.follow(checkpoint, new.switch, display, signals)
+        try:
+            figures = checkpoint.collect()
+        except Cancelled:
+            signals.check()
+            raise
+        chain.place(self.catalogue, part, parent, figures)
+        if used:
+            figures['disks'] = disks.identified(used)
+        return {'created': now(), **figures,
+                **target.collect(display, signals)}
 
     @staticmethod
-    def _figures(status):
-        parts = {name: us for name, us in status.tlm.downtime_parts() if us}
-        return {'pause-us': sum(parts.values()), 'pause-parts-us': parts,
-                'kept-by': status.tlm.checkpoint_method,
-                'copied': status.tlm.copied_bytes,
-                'note': status.tlm.checkpoint_note,
-                'flushed-ms': status.total_ms}
+    def follow(checkpoint, switch, display, signals,
+               on_status=lambda status: None):
+        """From its start to its end; a signal cancels it."""
+        cancelled = False
 
-    @staticmethod
-    def _file(part, display, signals):
-        def on_chunk(done, count):
-            signals.check()
-            display.show('checksums', 100 * done / count, [])
-
+        def on_poll(status):
+            nonlocal cancelled
+            display.update(status)
+            on_status(status)
+            if signals.seen and not cancelled and not checkpoint.over():
+                checkpoint.cancel()
+                cancelled = True
+        checkpoint.start()
         try:
-            fd = os.open(part, os.O_RDONLY)
-        except FileNotFoundError:
-            raise MigrateError(f'{part}: QEMU has written it, but it is not '
-                               'here. Does QEMU see the same directory?') \
-                from None
-        try:
-            stat = os.fstat(fd)
-            with display:
-                sums = checksums.of_file(fd, stat.st_size, on_chunk=on_chunk)
+            if switch:
+                checkpoint.in_the_pause(switch, on_poll)
         finally:
-            os.close(fd)
-        return manifest.of_file(stat, sums)
+            checkpoint.until(checkpoint.over, on_poll)

@@ -6,7 +6,8 @@ from ..figures import duration, memory, size
 SHOWN_US = 1000             # parts of the pause below it are "the rest"
 IN_WORDS = {'RAM': 'keeping RAM'}
 WHEN = {'copy': 'in the pause',
-        'write-protect': 'after the pause, write-protected in it'}
+        'write-protect': 'after the pause, write-protected in it',
+        'mixed': 'in the pause and, what was write-protected in it, after it'}
 
 
 def pause(content):
@@ -25,18 +26,29 @@ def saved(content, path):
     """Lines, after it has been saved."""
     return [f"Saved {content['name']} in {duration(content['total-ms'])}, "
             f"pause {duration(content['pause-us'] / 1000)}:",
-            *_figures(content),
+            *figures(content), *_on_disk(content),
             f'  file      {path}']
 
 
-def _figures(content):
-    file = content['file']
+def figures(content):
+    """What QEMU has said of it."""
     yield f'  pause     {pause(content)}'
     if content['copied']:
         yield f"  copied    {size(content['copied']):>8}  of RAM " \
               f"{WHEN[content['kept-by']]}, written while the guest ran"
+    if content.get('parent'):
+        yield f"  needs     {content['parent']}, of which it has the changes"
+    if content.get('full-reason'):
+        yield f"  whole     {content['full-reason']}"
+    for disk in content.get('disks', []):
+        yield f"  disk      {disk['base']}, which nobody may write to; it " \
+              f"goes on in {disk['overlay-file']}"
     if content['note']:
         yield f"  note      {content['note']}"
+
+
+def _on_disk(content):
+    file = content['file']
     yield f"  on disk   {size(file['allocated']):>8}  of " \
           f"{memory(content['machine']['ram'])} RAM, durable after " \
           f"{duration(content['flushed-ms'])}"
@@ -45,8 +57,8 @@ def _figures(content):
 def shown(content, path):
     """All that the manifest says."""
     vm = content['machine']
-    return [f"{content['name']}, of {content['created']}", *_figures(content),
-            f'  file      {path}',
+    return [f"{content['name']}, of {content['created']}", *figures(content),
+            *_on_disk(content), f'  file      {path}',
             f"  machine   {vm['type']}, {memory(vm['ram'])} RAM, QEMU "
             f"{vm['qemu']}",
             f"  VM        {vm['name'] or 'without a name'}, UUID "

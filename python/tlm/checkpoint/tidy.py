@@ -6,6 +6,7 @@ import sys
 
 from ..errors import MigrateError
 from ..progress import Display
+from . import prune
 from .catalogue import Catalogue
 from .verify import problem
 
@@ -42,11 +43,14 @@ def main_prune(parser, words):
         catalogue = Catalogue(args.dir)
         with catalogue.locked():
             bad = [e for e in catalogue.entries() if e.problem]
-            removed = catalogue.prune(args.keep)
+            with Display(sys.stderr) as display:
+                removed = prune.run(catalogue, args.keep, display)
             left = catalogue.remove_leftovers()
     except (MigrateError, OSError) as e:
         print(f'{parser.prog}: {e}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     for entry in bad:
         print(f'{parser.prog}: {entry.name} is left as it is: '
               f'{entry.problem}', file=sys.stderr)

@@ -3,7 +3,7 @@
 
 import os
 
-from . import checksums
+from . import checksums, manifest
 
 
 def problem(catalogue, entry, display=None):
@@ -11,20 +11,24 @@ def problem(catalogue, entry, display=None):
     if entry.problem:
         return entry.problem
 
-    def on_chunk(done, count):
+    def on_chunk(percent, details):
         if display:
-            display.show('verify', 100 * done / count, [entry.name])
+            display.show('verify', percent, [entry.name, *details])
 
+    above = problem(catalogue, catalogue.get(entry.parent), display) \
+        if entry.parent else None
+    algorithm, sums = manifest.sums(entry.manifest)
     wanted = entry.manifest['file']
-    fd = os.open(catalogue.path(entry.name), os.O_RDONLY)
+    fd = os.open(catalogue.file(entry), os.O_RDONLY)
     try:
-        bad = checksums.differing(fd, wanted['sha256'], wanted['size'],
-                                  len(os.sched_getaffinity(0)), on_chunk)
+        bad = checksums.differing(fd, sums, wanted['size'],
+                                  checksums.workers(),
+                                  checksums.Timed(on_chunk), algorithm)
     finally:
         os.close(fd)
     if not bad:
-        return None
+        return above and f"its parent '{entry.parent}': {above}"
     first = bad[0] * checksums.CHUNK
     return f"the file is not as it was written: {len(bad)} of " \
-           f"{len(wanted['sha256'])} chunks of {checksums.CHUNK >> 20} MiB " \
+           f"{len(sums)} chunks of {checksums.CHUNK >> 20} MiB " \
            f'differ, the first at byte {first}'

@@ -6,19 +6,86 @@ import sys
 import time
 
 from ..errors import MigrateError
+from ..figures import duration, size
+from ..memserver import client
 from ..progress import Display
-from . import text
+from ..units import AUTO, VIRSH
+from . import commit, place, prune, source, text
 from .catalogue import Catalogue
-from .saver import Cancelled, Saver
+from .deadsource import Source
+from .run import Cancelled
+from .saver import Saver
 from .signals import Interrupted, Signals
+from .toserver import ServerSaver
 
 POLL_S = 0.1
 
 
+class InDirectory:
+    """Where the checkpoints of "watch" are."""
+
+    def __init__(self, args):
+        self.args, self.catalogue = args, Catalogue(args.dir)
+        self.saver = Saver(self.catalogue, args)
+
+    brief = staticmethod(text.brief)
+
+    @staticmethod
+    def known(content):
+        """For the operator's command."""
+        return {'TLM_CHECKPOINT': content['name']}
+
+    def prune(self, out, check, _fail):
+        with self.catalogue.locked():
+            return prune.run(self.catalogue, self.args.keep, Display(out),
+                             check)
+
+    def commit(self, vm, display, check):
+        return commit.of_directory(self.catalogue, vm, display, check)
+
+
+class AtServers:
+    """The same, of memory servers."""
+
+    def __init__(self, args):
+        self.args, self.saver, self.vm = args, ServerSaver(args), None
+
+    @staticmethod
+    def brief(content):
+        return f"pause {duration(content['pause-us'] / 1000)}, " \
+               f"{size(content['size'])} at {content['server']}" + (
+                   f", only what has changed since {content['since']}"
+                   if 'since' in content else '')
+
+    def known(self, content):
+        self.vm = content['vm']
+        return {'TLM_CHECKPOINT': content['name'], 'TLM_VM': content['vm'],
+                'TLM_SERVER': content['server']}
+
+    def prune(self, _out, check, fail):
+        """Each server by itself; one that is gone keeps what it has."""
+        removed, tls = set(), client.tls_of(self.args)
+        for address in self.args.server:
+            check()
+            try:
+                with client.MemServer(address, tls) as server:
+                    removed |= set(server('prune', vm=self.vm,
+                                          keep=self.args.keep))
+            except client.Refused:
+                pass                # it has had nothing of this VM
+            except MigrateError as e:
+                fail(e, 'Not pruned')
+        return sorted(removed)
+
+    def commit(self, vm, display, check):
+        return commit.of_servers(self.args, vm, display, check)
+
+
 class Watch:
-    def __init__(self, catalogue, args, signals):
-        self.catalogue, self.args, self.signals = catalogue, args, signals
-        self.saver = Saver(catalogue, args)
+    def __init__(self, args, signals):
+        self.args, self.signals = args, signals
+        self.where = AtServers(args) if args.server else InDirectory(args)
+        self.source = Source(args)
         self.out = sys.stderr if args.json else sys.stdout
 
     def run(self):
@@ -33,40 +100,63 @@ class Watch:
             while time.monotonic() < due:
                 self.signals.check()
                 time.sleep(POLL_S)
+                if self.source.has_ended():
+                    self.source.look()
 
     def _once(self):
         try:
-            content = self.saver.save(
+            content = self.where.saver.save(
                 None, Display(self.out, downtime=False), self.signals)
-            self._say(f"Saved {content['name']}: {text.brief(content)}")
+            self._say(f"Saved {content['name']}: {self.where.brief(content)}")
             if self.args.json:
                 print(json.dumps(content), flush=True)
+            self.source.saved(**self.where.known(content))
             if self.args.keep:
                 self._prune()
+                if self.args.disk:
+                    self._commit()
         except Cancelled:
             self._fail('cancelled by another client')
         except (MigrateError, OSError) as e:
             self._fail(e)
+            self.source.look()
 
     def _prune(self):
-        with self.catalogue.locked():
-            for name in self.catalogue.prune(self.args.keep):
-                self._say(f'Removed {name}')
+        for name in self.where.prune(self.out, self.signals.check,
+                                     self._fail):
+            self._say(f'Removed {name}')
+
+    def _commit(self):
+        """Else the chains of images would become longer with each turn."""
+        try:
+            with source.of(self.args) as vm:
+                told = self.where.commit(vm, Display(self.out),
+                                         self.signals.check)
+        except (MigrateError, OSError) as e:
+            self._fail(e, 'Not merged')
+            return
+        for one in told['merged']:
+            self._say(commit.merged(one))
 
     def _say(self, what):
         print(what, file=self.out, flush=True)
 
     @staticmethod
-    def _fail(why):
-        print(f'Not saved: {why}', file=sys.stderr, flush=True)
+    def _fail(why, what='Not saved'):
+        print(f'{what}: {why}', file=sys.stderr, flush=True)
 
 
 def main(parser, words):
     """Returns the exit status."""
     args = parser.parse_args(words)
+    source.check(parser, args)
+    place.check(parser, args)
+    if any(disk not in (AUTO, VIRSH) for disk in args.disk):
+        parser.error('each checkpoint needs overlays of its own: --disk auto '
+                     'or --disk virsh')
     try:
         with Signals() as signals:
-            Watch(Catalogue(args.dir), args, signals).run()
+            Watch(args, signals).run()
     except Interrupted:
         return 0
     except KeyboardInterrupt:

@@ -3,9 +3,10 @@
 
 import json
 import re
+import subprocess
 
-from ..errors import MigrateError
-from .shell import Lost
+from ..errors import Gone, MigrateError, Refused
+from .shell import Lost, plain_language
 
 GONE = re.compile(
     r'failed to get domain|Domain not found|no domain with matching')
@@ -27,8 +28,36 @@ class Domain:
             raise MigrateError(f'{command}: no answer from QEMU: {out!r}')
         reply = json.loads(found[-1])
         if 'error' in reply:
-            raise MigrateError(f"{command}: {reply['error']['desc']}")
+            raise Refused(f"{command}: {reply['error']['desc']}")
         return reply['return']
+
+    def pass_fd(self, fd, fdset):
+        """For QEMU's /dev/fdset/@fdset, by a virsh that has inherited it."""
+        p = subprocess.run(
+            [*self.virsh.command, 'qemu-monitor-command', '--domain',
+             self.name, '--pass-fds', str(fd), json.dumps(
+                 {'execute': 'add-fd', 'arguments': {'fdset-id': fdset}})],
+            pass_fds=[fd], env=plain_language(), capture_output=True,
+            text=True, check=False)
+        why = re.search(r'"desc":"([^"]*)"', p.stdout)
+        if p.returncode or why:
+            raise MigrateError('the file cannot be passed to QEMU: ' +
+                               (why[1] if why else p.stderr.strip()))
+
+    def xml(self):
+        """What it can be made from again, secrets included."""
+        return self._dumpxml('--security-info', '--migratable')
+
+    def live_xml(self):
+        """What it is at present."""
+        return self._dumpxml()
+
+    def _dumpxml(self, *options):
+        out = self.virsh('dumpxml', self.name, *options)
+        found = re.search(r'<domain\b.*</domain>', out, re.S)
+        if not found:
+            raise MigrateError(f'dumpxml: no description: {out!r}')
+        return found[0]
 
     def state(self):
         """As "virsh domstate" has it; None: there is no such domain."""
@@ -48,8 +77,11 @@ class Domain:
     def check_runs(self):
         """Raises MigrateError if there is nothing to migrate."""
         if self.state() not in ('running', 'idle', 'paused'):
-            self.virsh('domstate', self.name)       # its message, if any
-            raise MigrateError(f"domain '{self.name}' does not run")
+            try:
+                self.virsh('domstate', self.name)   # its message, if any
+            except MigrateError as e:
+                raise e if isinstance(e, Lost) else Gone(str(e)) from None
+            raise Gone(f"domain '{self.name}' does not run")
 
     def job(self):
         """Whether libvirt does something with it."""

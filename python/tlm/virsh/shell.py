@@ -7,7 +7,7 @@ import select
 import subprocess
 import time
 
-from ..errors import MigrateError
+from ..errors import MigrateError, Silent
 from .terminal import Terminal
 
 ANSWER_S = 120              # libvirt itself gives up after 30
@@ -17,7 +17,7 @@ LOST = re.compile(
     r'(recv|write) data|client socket is closed')
 
 
-class Lost(MigrateError):
+class Lost(Silent):
     """libvirt, not the domain, is what does not answer."""
 
 

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where a checkpoint goes, or comes from: a directory, or memory servers."""
+
+from .. import units
+from ..memserver import client
+
+# Options of "save" and "restore" that are for a directory alone
+DIRECTORY_ONLY = ('verify',)
+SERVER_ONLY = ('level', 'vm', 'tls', 'tls_dir', 'copies', 'parts')
+
+
+def check(parser, args):
+    """Wrong usage ends the program."""
+    if bool(args.dir) == bool(args.server):
+        parser.error('give either --dir or --server')
+    kind, wrong = ('--server', DIRECTORY_ONLY) if args.server else \
+        ('--dir', SERVER_ONLY)
+    for name in wrong:
+        if getattr(args, name, None):
+            parser.error(f"--{name.replace('_', '-')} is not for {kind}")
+    client.check(parser, args)
+    _check_parts(parser, args)
+    wanted = getattr(args, 'copies', None) or 1
+    if args.server and wanted > len(set(args.server)):
+        parser.error(f'--copies {wanted} needs as many servers')
+    if wanted > 1 and args.tls:
+        parser.error('--copies is not for --tls: servers pass copies to each '
+                     'other without encryption')
+
+
+def _check_parts(parser, args):
+    """Makes a number of --parts."""
+    if not getattr(args, 'parts', None):
+        return
+    if len(set(args.server)) < len(args.server):
+        parser.error('--parts: a server is there twice')
+    if args.parts == units.ALL:
+        args.parts = len(args.server)
+    if args.parts > len(args.server):
+        parser.error(f'--parts {args.parts} needs as many servers')
+    if args.parts == 1:
+        return
+    for name, why in (
+            ('disk', 'not yet'),
+            ('copies', 'not of parts'),
+            ('incremental', 'not in parts'),
+            ('tls', 'not yet')):
+        if getattr(args, name, None):
+            parser.error(f'--{name} is not for --parts: {why}')

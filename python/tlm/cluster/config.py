@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which virtual machines a cluster has: from words, or from a file of TOML."""
+
+import dataclasses
+import os
+import tomllib
+
+from ..errors import MigrateError
+from ..units import AUTO, Bad, checkpoint_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Vm:
+    """@qmp, or @domain and @connect: the running one; @command, @waiting,
+    @domain: for a restore."""
+
+    name: str
+    qmp: str | None = None
+    domain: str | None = None
+    connect: str | None = None
+    dir: str | None = None
+    disk: str | None = None     # "auto", or none
+    command: tuple = ()
+    waiting: str | None = None
+
+    def directory(self, cluster):
+        """Where its checkpoints are."""
+        return os.path.abspath(self.dir or os.path.join(cluster, self.name))
+
+
+    def speaks_by(self):
+        """As a log has it, and Vm() takes it."""
+        return {key: getattr(self, key) for key in SPEAKS
+                if getattr(self, key)}
+
+
+DOMAIN = 'domain:'
+SPEAKS = ('qmp', 'domain', 'connect')
+TEXTS = (*SPEAKS, 'dir', 'disk', 'waiting')
+
+
+def member(text, connect):
+    """NAME=SOCKET or NAME=domain:DOMAIN, of the command line."""
+    name, _, where = text.partition('=')
+    domain = where.removeprefix(DOMAIN) if where.startswith(DOMAIN) else None
+    if not where or domain == '':
+        raise Bad(text, 'write NAME=SOCKET or NAME=domain:DOMAIN, as in '
+                  'vm1=/run/vm1.qmp')
+    return Vm(checkpoint_name(name), **(
+        {'domain': domain, 'connect': connect} if domain
+        else {'qmp': where}))
+
+
+def _from_table(name, table, base):
+    if not isinstance(table, dict):
+        raise MigrateError(f"'vm.{name}' is no table")
+    for key, value in table.items():
+        if key in TEXTS and isinstance(value, str) and value:
+            continue
+        if key == 'command' and isinstance(value, list) and value and \
+                all(isinstance(word, str) for word in value):
+            continue
+        raise MigrateError(f"vm.{name}: '{key}' is not known" if key not in
+                           (*TEXTS, 'command') else
+                           f"vm.{name}: '{key}' has a value that it cannot "
+                           'have')
+    table = dict(table, command=tuple(table.get('command', ())))
+    if 'dir' in table:
+        table['dir'] = os.path.join(base, table['dir'])
+    return Vm(checkpoint_name(name), **table)
+
+
+def read(path):
+    """The VMs of a file:
+
+        [vm.NAME]
+        qmp = "SOCKET"              # or domain = "DOMAIN"
+        dir = "DIRECTORY"
+        disk = "auto"
+        command = ["QEMU", "ARGUMENT", ...]
+        waiting = "SOCKET"
+    """
+    try:
+        with open(path, 'rb') as f:
+            content = tomllib.load(f)
+        strange = [key for key in content if key != 'vm']
+        if strange:
+            raise MigrateError(f"'{strange[0]}' is not known")
+        tables = content.get('vm', {})
+        if not isinstance(tables, dict):
+            raise MigrateError("'vm' is no table")
+        return [_from_table(name, table, os.path.dirname(
+            os.path.abspath(path))) for name, table in tables.items()]
+    except OSError as e:
+        raise MigrateError(f'{path}: {e.strerror}') from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, MigrateError,
+            Bad) as e:
+        raise MigrateError(f'{path}: {e}') from None
+
+
+def to_save(args):
+    """The VMs of the command line and of --config, each once."""
+    found = [*(read(args.config) if args.config else ()),
+             *(member(text, args.connect) for text in args.vm)]
+    if not found:
+        raise MigrateError('name the VMs: NAME=SOCKET, or --config FILE')
+    if any(disk != AUTO for disk in args.disk):
+        raise MigrateError('of disks, only --disk auto is for several VMs')
+    if args.disk:
+        found = [dataclasses.replace(vm, disk=AUTO) for vm in found]
+    for vm in found:
+        if bool(vm.qmp) == bool(vm.domain):
+            raise MigrateError(f'{vm.name}: name its QMP socket or its domain')
+        if vm.disk not in (None, AUTO):
+            raise MigrateError(f"{vm.name}: disk can only be '{AUTO}'")
+        if vm.disk and vm.domain:
+            raise MigrateError(f'{vm.name}: libvirt would not know of the '
+                               'overlays of its disks: leave out "disk"')
+    for what, values in (
+            ('name', [vm.name for vm in found]),
+            ('QMP socket', [vm.qmp for vm in found if vm.qmp]),
+            ('domain', [vm.domain for vm in found if vm.domain]),
+            ('directory', [vm.directory('') for vm in found])):
+        twice = [v for v in values if values.count(v) > 1] \
+            if len(set(values)) < len(values) else ()
+        if twice:
+            raise MigrateError(f'two VMs have the {what} {twice[0]}')
+    return found

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""tlm cluster list, show, verify and prune."""
+
+import asyncio
+import functools
+import json
+import sys
+
+from ..checkpoint.verify import problem
+from ..errors import MigrateError
+from ..progress import Display
+from . import text
+from .recover import recover
+from .sets import Sets
+
+
+def _fails_in_words(main):
+    @functools.wraps(main)
+    def wrapped(parser, words):
+        args = parser.parse_args(words)
+        try:
+            return main(parser, args, Sets(args.dir))
+        except (MigrateError, OSError) as e:
+            print(f'{parser.prog}: {e}', file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+    return wrapped
+
+
+@_fails_in_words
+def main_list(_parser, args, sets):
+    """Returns the exit status."""
+    entries, left = sets.entries(), sets.leftovers()
+    if args.json:
+        print(json.dumps({'sets': [
+            {'name': e.name, 'problem': e.problem, 'manifest': e.manifest}
+            for e in entries], 'left-over': left}, indent=2))
+        return 0
+    for entry in entries:
+        print(text.row(entry))
+    for name in left:
+        print(f'{name}: no set; it is being written or removed, or was left '
+              'over ("prune" removes it)')
+    return 0
+
+
+@_fails_in_words
+def main_show(_parser, args, sets):
+    """Returns the exit status."""
+    entry = sets.get(args.name) if args.name else sets.newest()
+    if not entry.manifest:
+        raise MigrateError(f'{entry.name}: {entry.problem}')
+    if args.json:
+        print(json.dumps(entry.manifest, indent=2))
+        return 0
+    print('\n'.join(text.shown(entry.manifest)))
+    if entry.problem:
+        print(f'  problem   {entry.problem}')
+    return 0
+
+
+def all_problems(sets, entry, display):
+    """What is wrong with a set, after reading its files; None: nothing."""
+    if entry.problem:
+        return entry.problem
+    for member in entry.manifest['members']:
+        catalogue = sets.of_member(member)
+        with display:
+            found = problem(catalogue, catalogue.get(entry.name), display)
+        if found:
+            return f"{member['name']}: {found}"
+    return None
+
+
+@_fails_in_words
+def main_verify(_parser, args, sets):
+    """Returns the exit status."""
+    display = Display(sys.stderr)
+    found = {}
+    for entry in [sets.get(args.name)] if args.name else sets.entries():
+        found[entry.name] = all_problems(sets, entry, display)
+        if not args.json:
+            print(f"{entry.name}: {found[entry.name] or 'good'}", flush=True)
+    if args.json:
+        print(json.dumps(found, indent=2))
+    return 1 if any(found.values()) else 0
+
+
+@_fails_in_words
+def main_prune(parser, args, sets):
+    """Returns the exit status."""
+    with sets.locked():
+        left, troubles = asyncio.run(recover(sets))
+        bad = [e for e in sets.entries() if e.problem]
+        removed, needed = sets.prune(args.keep)
+    for entry in bad:
+        print(f'{parser.prog}: {entry.name} is left as it is: '
+              f'{entry.problem}', file=sys.stderr)
+    for name in needed:
+        print(f'{parser.prog}: {name} stays: a newer one has only what has '
+              'changed since', file=sys.stderr)
+    for name, why in troubles.items():
+        print(f'{parser.prog}: {name}: what is left over could not be '
+              f'removed: {why}', file=sys.stderr)
+    if args.json:
+        print(json.dumps({'sets': removed, 'left-over': left,
+                          'needed': needed}, indent=2))
+    else:
+        for name in [*removed, *left]:
+            print(f'Removed {name}')
+    return 1 if troubles else 0

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM of a set that is being saved: it is started, held, stopped, released.
+
+What QEMU says, by event or when asked, is in "state" and "stage"; whoever
+waits for it is called by on_change.
+"""
+
+import asyncio
+import contextlib
+import os
+
+from ..checkpoint import chain, checksums, durable, machine, manifest
+from ..checkpoint.catalogue import (FILE, MANIFEST, OVERLAY, PART,
+                                    Catalogue)
+from ..checkpoint.records import Records
+from ..checkpoint.run import figures
+from ..checkpoint.target import check_space
+from ..errors import MigrateError, Refused
+from ..status import FINAL, Status, stage_told, status_told
+from .channel import Gone, in_time
+from . import disks, packets
+from .domain import channel_of
+from .recover import set_all, release
+
+# Stages of a checkpoint whose guest has been stopped
+STOPPED = ('stop', 'flush')
+CAPS = {'events': True, 'pause-before-switchover': True}
+# What the set's manifest repeats of a member's
+TOLD = ('parent', 'full-reason', 'disks')
+ABORT_S = 10                # for a member to say that it runs on
+TIDY_S = 0.02
+
+
+def microseconds(event):
+    return event['timestamp']['seconds'] * 1_000_000 + \
+        event['timestamp']['microseconds']
+
+
+class Member:
+    """@longest: how many checkpoints may need each other in a row; None: any
+    number.  @left: names of what is left over, and will not stay."""
+
+    def __init__(self, vm, cluster, params, longest=None, left=()):
+        self.name, self.vm = vm.name, vm
+        self.longest, self.left = longest, left
+        self.catalogue = Catalogue(vm.directory(cluster))
+        self.params = params
+        self.channel = channel_of(vm, self._told)
+        self.on_change = None
+        self.old = {}               # settings, as they were
+        self.caps = {}              # all of them, as they are for the run
+        self.part = self.known = self.content = None
+        self.answers = []
+        self.parent = self.why_whole = None
+        self.held = packets.Held(self.channel)
+        self.disks = disks.Disks(self.channel)
+        self.started = False
+        self._begin()
+
+    def _begin(self):
+        self.state, self.stage = 'none', None
+        self.stopped_us = self.resumed_us = None
+
+    def _told(self, event):
+        """An event; None: the connection is lost."""
+        if event:
+            kind = event['event']
+            self.state = status_told(event) or self.state
+            self.stage = stage_told(event) or self.stage
+            if kind == 'STOP':
+                self.stopped_us = microseconds(event)
+            elif kind == 'RESUME':
+                self.resumed_us = microseconds(event)
+        self._changed()
+
+    def _changed(self):
+        if self.on_change:
+            self.on_change(self)
+
+    async def look(self):
+        status = Status(await self.channel('query-migrate'))
+        self.state = status.status
+        if status.tlm:
+            self.stage = status.tlm.stage
+        self._changed()
+        return status
+
+    def failed(self):
+        """Its checkpoint cannot become one any more."""
+        return self.channel.lost or \
+            self.state in ('failed', 'cancelling', 'cancelled')
+
+    def over(self, there):
+        """Its checkpoint has ended, and did not come there."""
+        return self.state == 'completed' and not there(self)
+
+    async def why(self):
+        """It has failed."""
+        if self.channel.lost:
+            return 'QEMU has closed the connection'
+        error = (await self.look()).error
+        return {'completed': 'its checkpoint did not wait for the others',
+                'failed': error or 'its checkpoint has failed'}.get(
+                    self.state, 'its checkpoint was cancelled by another '
+                    'client')
+
+    def stands(self):
+        """It has stopped, and may have gone on if its packets are held."""
+        if not self.held.names:
+            return self.state == 'pre-switchover'
+        return self.stage in STOPPED or self.state == 'completed'
+
+    # The steps
+
+    async def connect(self):
+        await self.channel.open()
+        self.known = await self.channel.describe(self._describe)
+        if (await self.look()).status not in ('none', *FINAL):
+            raise MigrateError('a migration is under way')
+        await self._read_settings()
+
+    def _describe(self, qmp):
+        if 'tlm-checkpoint' not in {
+                c['name'] for c in qmp('query-commands')}:
+            raise MigrateError("this QEMU has no command 'tlm-checkpoint': it "
+                               'is not the one with TLM')
+        check_space(self.catalogue.directory, machine.space_needed(qmp))
+        return machine.describe(qmp)
+
+    async def _read_settings(self):
+        caps = {c['capability']: c['state'] for c in
+                await self.channel('query-migrate-capabilities')}
+        known = await self.channel('query-migrate-parameters')
+        for name in self.params:
+            if name not in known:
+                raise MigrateError(f"this QEMU has no parameter '{name}'")
+        self.old = {'caps': {c: caps.get(c, False) for c in CAPS},
+                    'params': {p: known[p] for p in self.params}}
+        self.caps = {**caps, **CAPS}
+
+    async def make_filters(self, interval_us):
+        """So that it need not stand still until all do; if that can be."""
+        await self.held.make(self.known['command'], interval_us)
+        self.caps['pause-before-switchover'] = not self.held.names
+
+    async def make_overlays(self, name):
+        """Of its disks, if that was asked for."""
+        if self.vm.disk:
+            await self.disks.make(name, self.known, Records(
+                self.catalogue.directory))
+
+    async def start(self, name, arguments):
+        """It writes, until it is ready, and then holds."""
+        self.part = self.catalogue.path(name, PART)
+        # Of a save that was killed; its QEMU may still write to it
+        durable.discard(self.part)
+        await set_all(self.channel, {
+            'caps': {c: self.caps[c] for c in CAPS}, 'params': self.params})
+        if self.disks.pairs:
+            arguments = {**arguments, 'disks': [
+                {'node': node, 'overlay': overlay}
+                for node, overlay in self.disks.pairs]}
+        uri = await self.channel.target(self.part)
+        self._begin()
+        self.started = True
+        await self._write(uri=uri, hold=True, **arguments)
+
+    async def _write(self, **arguments):
+        """Incremental, if that was asked for and can be."""
+        if not arguments.get('incremental'):
+            await self.channel('tlm-checkpoint', **arguments)
+            return
+        self.parent, self.why_whole = chain.parent_of_next(
+            self.catalogue, self.longest, self.left)
+        asked = {'parent': self.parent.manifest['generation']} \
+            if self.parent else {}
+        try:
+            await self.channel('tlm-checkpoint', **arguments, **asked)
+        except Refused as e:
+            # Not by this VM; and if that was not why, it is refused again
+            self.parent, self.why_whole = None, str(e)
+            del arguments['incremental']
+            await self.channel('tlm-checkpoint', **arguments)
+
+    def cut(self):
+        self.answers = [
+            *self.held.switch(packets.ON),
+            self.channel.send('migrate-tlm-switchover')]
+
+    def release(self):
+        if self.held.names:
+            self.answers = [*self.held.ask(), *self.held.switch(packets.OFF)]
+        else:
+            self.answers = [self.channel.send('migrate-continue',
+                                              state='pre-switchover')]
+
+    async def answered(self):
+        """To cut() or release(): it was there, and did it."""
+        try:
+            said = await in_time(asyncio.gather(*self.answers), 'the cut')
+            if packets.OFF in said:
+                raise MigrateError('another client has let its packets out')
+        except MigrateError:
+            if self.failed():
+                raise MigrateError(await self.why()) from None
+            raise
+
+    async def end(self):
+        """It is complete: its figures, and its settings as they were."""
+        status = await self.look()
+        await self._idle()
+        self.content = {'machine': self.known, **figures(status)}
+        used = self.disks.identified()
+        if used:
+            self.content['disks'] = used
+        await self._tidy()
+
+    async def _tidy(self):
+        """Its settings have their old values, and the socket is free."""
+        await self.held.remove()
+        if self.old:
+            await set_all(self.channel, self.old)
+        await self.channel.forget_target()
+        self.started, self.old = False, {}
+        self.channel.close()
+
+    async def _idle(self):
+        """QEMU has put back the capabilities that it had set itself: done
+        later it would undo what is set now."""
+        while {c['capability']: c['state'] for c in await self.channel(
+                'query-migrate-capabilities')} != self.caps:
+            await asyncio.sleep(TIDY_S)
+
+    def collect(self, name, more, going_on):
+        """In a thread: checksums, and its manifest.  @going_on raises an
+        exception to end it."""
+        chain.place(self.catalogue, self.part, self.parent, self.content)
+        if self.why_whole:
+            self.content.setdefault('full-reason', self.why_whole)
+        fd = os.open(self.part, os.O_RDONLY)
+        try:
+            stat = os.fstat(fd)
+            sums = checksums.of_file(fd, stat.st_size,
+                                     checksums.workers(), going_on)
+        finally:
+            os.close(fd)
+        going_on()
+        self.content = self.catalogue.add(name, {
+            'name': name, **self.content, **more,
+            'file': manifest.of_file(stat, sums)})
+
+    async def abort(self):
+        """Runs on, as it was; raises MigrateError if that is not known."""
+        try:
+            async with asyncio.timeout(ABORT_S):
+                if not await self._undone() and self.old:
+                    with contextlib.suppress(Gone):
+                        await release(self.vm, self.old, self.disks.made,
+                                      lambda _: self.started)
+        except TimeoutError:
+            raise MigrateError('no answer from QEMU') from None
+        finally:
+            self.channel.close()
+
+    async def _undone(self):
+        """False: the connection is lost."""
+        try:
+            if self.started and not self.channel.lost:
+                await self._cancel()
+            await self.disks.remove()
+            await self._tidy()
+        except MigrateError:
+            if not self.channel.lost:
+                raise
+        return not self.channel.lost
+
+    async def _cancel(self):
+        with contextlib.suppress(MigrateError):
+            await self.channel('migrate_cancel')
+        while (await self.look()).status not in ('none', *FINAL):
+            await asyncio.sleep(TIDY_S)
+        await self._idle()
+
+    def discard(self, name):
+        """Nothing of it is left in its directory."""
+        for suffix in (PART, MANIFEST, FILE, OVERLAY):
+            durable.discard(self.catalogue.path(name, suffix))
+        durable.sync_directory(self.catalogue.directory)
+
+    def figures(self):
+        """What the set's manifest says of it.  libvirt does not tell when
+        the guest stopped; QEMU has counted for how long."""
+        told = self.stopped_us and self.resumed_us
+        return {'checksum': self.content['checksum'],
+                'stopped-us': self.stopped_us, 'resumed-us': self.resumed_us,
+                'pause-us': self.resumed_us - self.stopped_us if told else
+                self.content['pause-us'] if self.known['running'] else 0,
+                **({'gate': self.held.why} if self.held.why else {}),
+                **{k: self.content[k] for k in TOLD if k in self.content}}

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A set in words, from its manifest."""
+
+from ..figures import duration
+
+
+def us(value):
+    return duration(value / 1000) if value >= 10_000 else \
+        f'{value / 1000:.1f} ms'
+
+
+def longest(content):
+    return max(m['pause-us'] for m in content['members'])
+
+
+def brief(content):
+    return f"{len(content['members'])} VMs, longest pause " \
+           f'{us(longest(content))}'
+
+
+def row(entry):
+    if entry.problem:
+        return f'{entry.name}: {entry.problem}'
+    return f"{entry.name:<20}  {entry.manifest['created'][:19]}Z  " \
+           f'{brief(entry.manifest)}'
+
+
+def shown(content, head=None):
+    """Lines."""
+    return [head or f"{content['name']}, of {content['created']}",
+            f"  ready     after {duration(content['ready-ms'])}",
+            f"  cut       all stood still after "
+            f"{us(1000 * content['stopped-ms'])}; stops "
+            f"{us(content['stop-skew-us'])} apart, resumes "
+            f"{us(content['resume-skew-us'])}",
+            f"  complete  after {duration(content['complete-ms'])}",
+            *map(_member, content['members']),
+            *(f"  disk of {m['name']}: {d['base']}, which nobody may write "
+              f"to; it goes on in {d['overlay-file']}"
+              for m in content['members'] for d in m.get('disks', ()))]
+
+
+def _member(m):
+    return f"  {m['name']:<20} pause {us(m['pause-us']):>8}  {m['dir']}" + (
+        f", needs {m['parent']}" if 'parent' in m else '') + (
+        f", whole: {m['full-reason']}" if 'full-reason' in m else '') + (
+        f", waited for all: {m['gate']}" if 'gate' in m else '')
+
+
+def saved(content):
+    return shown(content, f"Saved {content['name']} in "
+                 f"{duration(content['total-ms'])}: {brief(content)}")

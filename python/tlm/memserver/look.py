@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""tlm memserver list, show, verify and prune."""
+
+import argparse
+import contextlib
+import json
+import sys
+
+from ..errors import MigrateError
+from ..figures import memory, size
+from . import client, sets
+
+PAGE = 4096
+
+
+def bytes_of(shown):
+    """What a checkpoint takes, on the disk or in memory."""
+    return shown['allocated'] if 'allocated' in shown else \
+        shown.get('pages', 0) * PAGE
+
+
+def the_only_vm(server):
+    """If the caller sees no other; raises MigrateError."""
+    names = sorted({c['vm'] for c in server('list')})
+    if len(names) == 1:
+        return names[0]
+    raise MigrateError(f'{server.address}: ' + (
+        f"there are {', '.join(names)}: name one by --vm" if names else
+        'there is no checkpoint that you may see'))
+
+
+def _row(shown):
+    there = shown['level'] + (', in memory' if shown['in-memory'] and
+                              shown['level'] != 'memory' else '')
+    if 'set' in shown:
+        there += f", part {shown['part']} of {shown['parts']}"
+    return f"{shown['vm']:<16}  {shown['name']:<20}  " \
+           f"{shown['created'][:19]}Z  {size(bytes_of(shown)):>8}  {there}"
+
+
+def _shown(shown):
+    vm = shown['source']
+    yield f"{shown['name']} of {shown['vm']}, of {shown['created']}"
+    yield f"  level     {shown['level']}"
+    yield f"  takes     {size(bytes_of(shown)):>8}  of " \
+          f"{memory(shown['ram'])} RAM"
+    for part, address in shown.get('servers', {}).items():
+        yield f"  part {part}    at {address}, of {shown['parts']} parts"
+    if shown.get('file'):
+        yield f"  file      {shown['file']}, at the server"
+    yield f"  machine   {vm['type']}, QEMU {vm['qemu'] or 'not known'}"
+    yield f"  VM        was {vm['status'] or 'in a state that is not known'}"
+    yield '  command   ' + (' '.join(vm['command']) if vm['command']
+                            else 'not known')
+
+
+def _each(args):
+    """A connection to each server, in turn."""
+    for address in args.server:
+        with client.MemServer(address, client.tls_of(args)) as server:
+            yield server
+
+
+def _pairs(found):
+    """@found: address -> checkpoints"""
+    return [(address, c) for address, checkpoints in found.items()
+            for c in checkpoints]
+
+
+def _list(args):
+    found = {s.address: s('list', vm=args.vm) for s in _each(args)}
+    if args.json:
+        return found
+    for address, checkpoints in found.items():
+        if len(found) > 1:
+            print(f'{address}:')
+        for checkpoint in checkpoints:
+            print(_row(checkpoint))
+    for problem in filter(None, (s.problem() for s in
+                                 sets.sets_of(_pairs(found)))):
+        print(problem)
+    return None
+
+
+def _one(args, command):
+    """From the first server that has it: (address, what it shows)."""
+    why = None
+    with contextlib.closing(_each(args)) as servers:
+        for server in servers:
+            try:
+                return server.address, server(
+                    command, vm=args.vm or the_only_vm(server),
+                    name=args.name)
+            except client.Refused as e:
+                why = why or e
+    raise why
+
+
+def _parts(args, shown):
+    """The set that a part belongs to, or a better one of the same name."""
+    found = []
+    for server in _each(args):
+        with contextlib.suppress(client.Refused):
+            found.append((server.address, server(
+                'show', vm=shown['vm'], name=shown['name'])))
+    return sets.best(found)
+
+
+def _show(args):
+    _, shown = _one(args, 'show')
+    found = _parts(args, shown) if 'set' in shown else None
+    if found:
+        shown = {**found.head(), 'servers': {
+            n: address for n, (address, _) in sorted(found.at.items())}}
+    if not args.json:
+        print('\n'.join(_shown(shown)))
+        if found and found.missing():
+            print(found.problem())
+    return shown
+
+
+def _verify(args):
+    """On all servers, or those that have its parts."""
+    address, shown = _one(args, 'show')
+    if 'set' in shown:
+        addresses = _parts(args, shown).addresses()
+        args = argparse.Namespace(**{
+            **vars(args), 'server': addresses, 'vm': shown['vm'],
+            'name': shown['name']})
+    found = {s.address: s('verify', vm=args.vm or the_only_vm(s),
+                          name=args.name) for s in _each(args)}
+    if not args.json:
+        for address, shown in found.items():
+            part = f"part {shown['part']} of " if 'set' in shown else ''
+            print(f"{part}{shown['name']} of {shown['vm']} at {address}: good")
+    return found
+
+
+def _prune(args):
+    found = {s.address: s('list', vm=args.vm or the_only_vm(s))
+             for s in _each(args)}
+    todo = sets.to_prune(_pairs(found), args.keep) \
+        if sets.sets_of(_pairs(found)) else None
+    removed = {s.address: _prune_at(args, s, todo) for s in _each(args)}
+    if not args.json:
+        for address, names in removed.items():
+            for name in names:
+                print(f'Removed {name} from {address}')
+    return removed
+
+
+def _prune_at(args, server, todo):
+    """One server.  @todo: (address, name), None without sets: a server does
+    not know which of its parts belong to sets that are whole."""
+    vm = args.vm or the_only_vm(server)
+    if todo is None:
+        return server('prune', vm=vm, keep=args.keep)
+    names = [name for address, name in todo if address == server.address]
+    for name in names:
+        server('remove', vm=vm, name=name)
+    return names
+
+
+def _main(run):
+    def main(parser, words):
+        """Returns the exit status."""
+        args = parser.parse_args(words)
+        client.check(parser, args)
+        try:
+            found = run(args)
+        except (MigrateError, OSError) as e:
+            print(f'{parser.prog}: {e}', file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+        if args.json:
+            print(json.dumps(found, indent=2))
+        return 0
+    return main
+
+
+main_list, main_show = _main(_list), _main(_show)
+main_verify, main_prune = _main(_verify), _main(_prune)
