@@ -9,11 +9,11 @@
 
 import os
 import subprocess
-import tempfile
 import unittest
 
 from tlmtest import migration
-from tlmtest.case import CRAWL, MB, STEADY, TlmCase
+from tlmtest.case import CRAWL, MB, STEADY
+from tlmtest.checkpoint import CheckpointCase
 from tlmtest.guests import LinuxGuest, RomGuest
 from tlmtest.ram import FrozenRam
 from tlmtest.vm import VmError, wait_until
@@ -21,63 +21,7 @@ from tlmtest.vm import VmError, wait_until
 SMALL_DISK = 24                 # MB
 
 
-class Checkpoint(TlmCase):
-    def place(self):
-        directory = tempfile.TemporaryDirectory(prefix='tlm-checkpoint-')
-        self.addCleanup(directory.cleanup)
-        return directory.name
-
-    def path(self):
-        return os.path.join(self.place(), 'vm')
-
-    @staticmethod
-    def begin(src, uri, gate=False, **arguments):
-        migration.set_capabilities(src, pause_before_switchover=gate)
-        src.qmp('tlm-checkpoint', uri=uri, **arguments)
-
-    def take(self, src, uri, **arguments):
-        """Returns RAM as it was in the pause, and the last query-migrate."""
-        self.begin(src, uri, gate=True, **arguments)
-        migration.wait_status(src, 'pre-switchover')
-        frozen = FrozenRam(src)
-        src.qmp('migrate-continue', state='pre-switchover')
-        return frozen, migration.wait_status(src, 'completed')
-
-    def restore(self, guest, frozen, path, accel='tcg', extra=()):
-        dst = self.start_destination(guest, accel, extra=extra)
-        migration.set_capabilities(dst, mapped_ram=True, multifd=True)
-        migration.load_file(dst, path)
-        self.finish(guest, frozen, dst)
-        dst.close()
-
-    def check(self, guest, accel='tcg', extra=(), **arguments):
-        src = self.start_source(guest, accel, extra=extra)
-        path = self.path()
-        migration.set_parameters(src, max_bandwidth=0)
-        frozen, info = self.take(src, f'file:{path}', **arguments)
-        self.assert_runs_on(guest, src)
-        self.assert_as_before(src)
-        src.close()
-        self.restore(guest, frozen, path, accel, extra)
-        return info
-
-    def assert_as_before(self, src):
-        """Nothing is left over that a later migration would inherit."""
-        caps = {c['capability'] for c in src.qmp('query-migrate-capabilities')
-                if c['state']}
-        self.assertEqual(caps - {'pause-before-switchover'}, set())
-
-    def assert_kept(self, info, method):
-        """What was left was not written in the pause, but @method was used."""
-        kept = info['tlm']['checkpoint']
-        if method == 'write-protect' and \
-                'userfaultfd' in kept.get('note', ''):
-            self.skipTest(kept['note'])
-        self.assertEqual(kept['method'], method, kept)
-        self.assertNotIn('note', kept)
-        if method == 'copy':
-            self.assertEqual(kept['faults'], 0)
-
+class Checkpoint(CheckpointCase):
     def test_guests(self):
         """All that is rewritten is left when the guest is paused."""
         for accel in ('tcg', 'kvm'):
@@ -89,6 +33,52 @@ class Checkpoint(TlmCase):
                     if accel == 'tcg':      # the other may hardly run here
                         self.assertGreater(
                             info['tlm']['checkpoint']['copied'], 32 * MB)
+
+    def test_pass_in_vain(self):
+        """The guest rewrites what the pass sends: that is written once, and not
+        twice, if it need not be copied in the pause."""
+        for mode, decision in (('write-protect', 'pass-wasted'),
+                               ('copy', 'pass-ended')):
+            with self.sub(mode=mode):
+                guest = RomGuest(ws_mb=176, rate=25000)
+                src = self.start_source(guest)
+                path = self.path()
+                # 100 MB/s are written, and a tenth can be saved
+                migration.set_parameters(src, max_bandwidth=CRAWL)
+                self.begin(src, f'file:{path}', gate=True, mode=mode)
+                migration.wait_status(src, 'pre-switchover')
+                frozen = FrozenRam(src)
+                migration.set_parameters(src, max_bandwidth=0)
+                src.qmp('migrate-continue', state='pre-switchover')
+                info = migration.wait_status(src, 'completed')
+                self.assertEqual(info['tlm']['decision'], decision)
+                self.assert_kept(info, mode)
+                self.assert_runs_on(guest, src)
+                src.close()
+                self.restore(guest, frozen, path)
+
+    def test_slow_target(self):
+        """The guest does not wait for it: its RAM is copied ahead."""
+        guest = RomGuest(ws_mb=64)
+        src = self.start_source(guest)
+        migration.set_parameters(src, max_bandwidth=0)
+        path = self.path()
+        self.begin(src, f'file:{path}', gate=True, mode='write-protect')
+        migration.wait_status(src, 'pre-switchover')
+        frozen = FrozenRam(src)
+        migration.set_parameters(src, max_bandwidth=MB)
+        src.qmp('migrate-continue', state='pre-switchover')
+        self.wait_stage(src, 'flush')
+        # It writes to every page of its working set, and goes on
+        guest.wait_scans(src, 2)
+        self.assertEqual(
+            src.qmp('query-migrate')['tlm']['stage'], 'flush')
+        migration.set_parameters(src, max_bandwidth=0)
+        info = migration.wait_status(src, 'completed')
+        self.assert_kept(info, 'write-protect')
+        self.assert_runs_on(guest, src)
+        src.close()
+        self.restore(guest, frozen, path)
 
     def test_shared_memory(self):
         """Others may write to it, and do not fault: it is copied."""
@@ -135,6 +125,25 @@ class Checkpoint(TlmCase):
         self.assertEqual(kept['method'], 'write')
         self.assertIn('more than the buffer may have', kept['note'])
 
+    def test_low_cap(self):
+        """It slows what is written, and nothing is left out."""
+        guest = RomGuest(mem_mb=64, ws_mb=16, rate=STEADY)
+        src = self.start_source(guest)
+        path = self.path()
+        migration.set_parameters(src, max_bandwidth=CRAWL)
+        self.begin(src, f'file:{path}', gate=True)
+        self.wait_stage(src, 'live')
+        migration.set_parameters(src, max_bandwidth=MB)
+        src.qmp('migrate-tlm-switchover')
+        migration.wait_status(src, 'pre-switchover')
+        frozen = FrozenRam(src)
+        src.qmp('migrate-continue', state='pre-switchover')
+        self.wait_stage(src, 'flush')
+        migration.set_parameters(src, max_bandwidth=0)
+        migration.wait_status(src, 'completed')
+        self.assert_runs_on(guest, src)
+        self.restore(guest, frozen, path)
+
     def test_started_in_the_pause(self):
         """RAM would not be of one moment: no checkpoint, rather."""
         guest = RomGuest(ws_mb=64)
@@ -147,19 +156,18 @@ class Checkpoint(TlmCase):
         self.assertIn('started in the pause', info['error-desc'])
         self.assert_runs_on(guest, src)
 
-    def test_slowed_guest(self):
-        """It has its full speed again as soon as the pause is over."""
+    def test_nobody_is_slowed(self):
+        """What is left is copied: it need not become less, even where a
+        migration would slow the guest for that."""
         guest = RomGuest(ws_mb=64)
         src = self.start_source(guest)
         migration.set_parameters(src, max_bandwidth=CRAWL, downtime_limit=1,
                                  tlm_converge='auto')
         self.begin(src, f'file:{self.path()}')
-        wait_until(lambda: src.qmp('query-migrate').get('tlm', {})
-                   .get('guest', {}).get('speed', 1) < 1, 60, 'it is slowed')
-        src.qmp('migrate-tlm-switchover')
-        self.wait_stage(src, 'flush')
-        guest.wait_scans(src)
-        migration.wait_status(src, 'completed')
+        info = migration.wait_status(src, 'completed')
+        self.assertEqual(info['tlm']['decision'], 'pass-ended')
+        self.assertLess(info['tlm']['guest']['lost-work'],
+                        info['downtime'] + 1)
         self.assert_runs_on(guest, src)
 
     def test_paused_guest(self):
@@ -202,15 +210,6 @@ class Checkpoint(TlmCase):
         frozen, _ = self.take(src, f'tcp:{host}:{port}')
         self.assert_runs_on(guest, src)
         self.finish(guest, frozen, dst)
-
-    def begin_slow_flush(self, guest, uri):
-        """Returns the source, with the guest running and much to be sent."""
-        src = self.start_source(guest)
-        migration.set_parameters(src, max_bandwidth=CRAWL)
-        self.begin(src, uri)
-        self.wait_stage(src, 'flush')
-        self.assertEqual(src.status(), 'running')
-        return src
 
     def test_cancel(self):
         for stage, mode in (('live', 'auto'), ('flush', 'copy'),

@@ -3,6 +3,9 @@
 # tlm checkpoint with whole virtual machines: saved by TLM, restored by a
 # stock QEMU, and what comes in between
 #
+# TLM_REPEAT: how many one VM gets, one after the other (default 4; by hand:
+# TLM_REPEAT=200).
+#
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import contextlib
@@ -21,6 +24,8 @@ from tlmtest.vm import Vm, wait_until
 
 TOOL = os.path.join(env.ROOT, 'scripts/tlm')
 SMALL_DISK = 64                 # MB
+REPEAT = int(os.environ.get('TLM_REPEAT', '4'))
+SOME = 3                        # threads of QEMU's pool, which come and go
 SLOW_WRITE = f'{CRAWL}B/s'
 
 
@@ -237,6 +242,27 @@ class CheckpointCommand(TlmCase):
         self.assert_runs_on(self.guest, src)
         dst, _ = self.restore(names[-1])
         self.assert_guest_well(self.guest, dst)
+
+    def test_again_and_again(self):
+        """What QEMU holds does not grow; each tenth one is restored."""
+        src = self.start()
+        held = []
+        for i in range(REPEAT):
+            mode = ('copy', 'write-protect')[i % 2]
+            run = self.tool(self.saving('save', '--name', f'c{i}', '--mode',
+                                        mode))
+            self.assertEqual(run.returncode, 0, run.stderr)
+            held.append([len(os.listdir(f'/proc/{src.pid}/{what}'))
+                         for what in ('fd', 'task')])
+            if i % 10 == 1:
+                dst, _ = self.restore('--verify', f'c{i}')
+                self.assert_guest_well(self.guest, dst)
+                dst.close()
+            self.tool(self.words('prune', '--keep', '1'))
+        # The first one has started what is kept
+        for what, first, last in zip(('files', 'threads'), held[1], held[-1]):
+            self.assertLessEqual(last, first + SOME, what)
+        self.assert_runs_on(self.guest, src)
 
     def small_disk(self):
         mount = subprocess.run(

@@ -19,14 +19,12 @@
 import ast
 import os
 import re
-import subprocess
 import time
 import unittest
 
 from tlmtest import env
-from tlmtest.vm import PATIENCE, Vm, whole_lines
-
-NESTED = os.path.join(env.ROOT, 'tests/guest/nested')
+from tlmtest.nested import NESTED, NoKernel, machine
+from tlmtest.vm import PATIENCE, whole_lines
 
 # Seconds on an idle machine, each several times what is needed: until the
 # first case begins, and for one case
@@ -60,26 +58,11 @@ class NestedKvm(unittest.TestCase):
                      'host, which is not x86-64'
         if reason:
             raise unittest.SkipTest(reason)
-        p = subprocess.run([os.path.join(NESTED, 'build.sh')],
-                           capture_output=True, text=True)
-        if p.returncode == 2:
-            raise unittest.SkipTest('no kernel for the nested guest: ' +
-                                    p.stderr.strip())
-        if p.returncode:
-            raise RuntimeError('tests/guest/nested/build.sh: ' +
-                               p.stderr.strip())
-        kernel, image = p.stdout.splitlines()
-        cls.vm = Vm('nested', env.STOCK_QEMU, [])
+        try:
+            cls.vm, cls.tap_path = machine(case_names())
+        except NoKernel as e:
+            raise unittest.SkipTest(str(e)) from e
         cls.addClassCleanup(cls.vm.close)
-        cls.tap_path = os.path.join(cls.vm.dir, 'tap')
-        cls.vm.command += [
-            '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2',
-            '-m', '1024', '-no-reboot', '-kernel', kernel, '-initrd', image,
-            '-serial', f'file:{cls.tap_path}', '-append',
-            # what the kernel does not know becomes init's environment
-            'console=ttyS0 quiet panic=-1 '
-            f'TLM_TEST_PATIENCE={PATIENCE} '
-            f"TLM_NESTED_CASES={','.join(case_names())}"]
         cls.vm.start()
         cls.first = True
 

@@ -25,6 +25,8 @@ from bench import (claims, facts, figures, linux, order, plan, promises,
                    timeline)
 from bench.flat import grouped
 from bench.modes import MODES
+from bench.saves import tables
+from bench.saves.run import stands_ms
 from bench.workloads import WORKLOADS
 import mkbench          # tlmtest.env, which bench imports, knows where it is
 
@@ -543,8 +545,18 @@ class LinuxPrograms(unittest.TestCase):
     def test_offsets_are_those_of_the_header(self):
         with open(os.path.join(ROOT, 'tests/guest/linux/counter.h')) as f:
             text = f.read()
-        self.assertEqual(tuple(re.findall(r'^    uint64_t (\w+);', text,
-                                          re.M)), linux.FIELDS)
+        def fields(struct):
+            body = re.search(rf'^typedef struct {struct} \{{(.*?)^\}}', text,
+                             re.M | re.S)[1]
+            return re.findall(r'^    (\w+) (\w+)[;[]', body, re.M)
+        self.assertEqual(fields('TlmCounter'), [
+            *(('uint64_t', name) for name in linux.FIELDS),
+            ('TlmClient', 'client')])
+        self.assertEqual(fields('TlmClient'), [
+            ('uint64_t', 'asked'), ('uint64_t', 'acknowledged')])
+        self.assertEqual(
+            int(re.search(r'TLM_MAX_CLIENTS (\d+)', text)[1]),
+            linux.MAX_CLIENTS)
         self.assertEqual(
             int(re.search(r'MAGIC UINT64_C\((0x\w+)\)', text)[1], 16),
             linux.MAGIC)
@@ -1380,6 +1392,49 @@ class Plots(Scratch):
                          [])
         ids = re.findall(r'\bid="([^"]+)"', self.page)
         self.assertEqual(len(ids), len(set(ids)))
+
+
+class Saves(unittest.TestCase):
+    """scripts/bench-checkpoint"""
+
+    WAYS = ('fast', 'stock', 'background')
+
+    @staticmethod
+    def result(way, number, status='completed', **figures):
+        return {'to': 'memory', 'way': way, 'status': status,
+                'key': f'guest/memory/{way}/{number}', **figures}
+
+    def rows(self, results):
+        return tables.rows('guest', results, self.WAYS, 'stock', 'background')
+
+    def test_ratios_are_of_the_same_turn(self):
+        results = [self.result(way, number, pause_ms=pause, lost_ms=lost)
+                   for way, pauses, lost in (
+                       ('fast', (1, 3, 8), 500), ('stock', (10, 10, 40), 100),
+                       ('background', (5, 5, 5), 1000))
+                   for number, pause in enumerate(pauses)]
+        pause, lost = self.rows(results)
+        self.assertEqual(pause, [
+            'guest', 'memory', 'pause ms', '3.0 (1.0–8.0), × 0.200',
+            '10.0 (10.0–40.0)', '5.0 (5.0–5.0), × 0.500'])
+        self.assertEqual(lost[2:4], ['lost work s',
+                                     '0.50 (0.50–0.50), × 0.500'])
+
+    def test_what_has_not_ended(self):
+        row, = self.rows([
+            self.result('fast', 0, 'not ended', error='cut', total_ms=20000),
+            self.result('stock', 0, total_ms=1000)])
+        self.assertEqual(row[2:], [
+            'total s', 'not ended, cut after 20 s: cut', '1.00', table.NONE])
+
+    def test_all_pauses_count(self):
+        def event(name, seconds, micros):
+            return {'event': name, 'timestamp': {'seconds': seconds,
+                                                 'microseconds': micros}}
+        self.assertEqual(stands_ms([
+            event('RESUME', 9, 0), event('STOP', 10, 999000),
+            event('MIGRATION', 11, 0), event('RESUME', 11, 1000),
+            event('STOP', 12, 0), event('RESUME', 12, 500)]), 2.5)
 
 
 if __name__ == '__main__':

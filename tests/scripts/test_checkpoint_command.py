@@ -9,6 +9,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -20,10 +21,12 @@ import unittest
 from unittest import mock
 
 from tlm import options, parser
-from tlm.checkpoint import (checksums, launch, look, machine, manifest, save,
-                            tidy, verify, watch)
+from tlm.checkpoint import (checksums, launch, libvirt, look, machine,
+                            manifest, mappedram, newdomain, prune, restore,
+                            save, tidy, verify, watch)
 from tlm.checkpoint.catalogue import Catalogue
-from tlm.checkpoint.commands import LIST, PRUNE, SAVE, SHOW, VERIFY, WATCH
+from tlm.checkpoint.commands import (LIST, PRUNE, RESTORE, SAVE, SHOW,
+                                     VERIFY, WATCH)
 from tlm.errors import MigrateError
 from tlm.units import Bad, checkpoint_name
 
@@ -86,9 +89,10 @@ class Checksums(Case):
         self.write_sparse(self.file)
         self.before = self.sums()
 
-    def sums(self, workers=1):
+    def sums(self, workers=1, algorithm=checksums.FASTEST):
         with open(self.file, 'rb') as f:
-            return checksums.of_file(f.fileno(), SIZE, workers)
+            return checksums.of_file(f.fileno(), SIZE, workers,
+                                     algorithm=algorithm)
 
     def differing(self):
         with open(self.file, 'rb') as f:
@@ -164,6 +168,12 @@ class Checksums(Case):
         self.assertEqual(len(self.before), 3)
         self.assertEqual(len(set(self.before)), 3)
 
+    def test_algorithms(self):
+        found = {tuple(self.sums(algorithm=a))
+                 for a, there in checksums.ALGORITHMS.items() if there}
+        self.assertEqual(len(found), sum(map(
+            bool, checksums.ALGORITHMS.values())))
+
     def test_interrupted(self):
         def stop(done, _count):
             raise KeyboardInterrupt
@@ -205,7 +215,7 @@ class Manifest(Case):
         self.assert_broken('', 'cannot be read')
         self.assert_broken('{"format": 1', 'cannot be read')
         self.assert_broken('[]', 'no object')
-        self.assert_broken('{"format": 2}', 'format is 2, not 1')
+        self.assert_broken('{"format": 3}', 'format is 3, not 2 or 1')
         manifest.write(self.file, {'file': {}})
         with self.assertRaisesRegex(manifest.BadManifest, 'cannot be read'):
             manifest.read(self.file)
@@ -216,6 +226,29 @@ class Manifest(Case):
         os.unlink(self.file)
         with self.assertRaisesRegex(manifest.BadManifest, 'No such file'):
             manifest.read(self.file)
+
+    def test_format_1(self):
+        """It had no other checksums than SHA-256."""
+        with open(self.path('one.checkpoint'), 'rb') as f:
+            sums = checksums.of_file(f.fileno(), 13, algorithm='sha256')
+        old = {**self.written['file'], 'sha256': sums}
+        del old['sums'], old['algorithm']
+        content = {**self.written, 'file': old, 'format': 1}
+        del content['checksum']
+        manifest.write(self.file, content)
+        self.assertEqual(manifest.sums(manifest.read(self.file)),
+                         ('sha256', sums))
+        entry = self.catalogue.get('one')
+        self.assertIsNone(verify.problem(self.catalogue, entry))
+        with open(self.path('one.checkpoint'), 'r+b') as f:
+            f.write(b'W')
+        self.assertIn('1 of 1 chunks', verify.problem(self.catalogue, entry))
+
+    def test_checksums_that_cannot_be_made_here(self):
+        with mock.patch.dict(checksums.ALGORITHMS, {'xxh3-128': None}), \
+                self.assertRaisesRegex(MigrateError, 'python3-xxhash'), \
+                open(self.path('one.checkpoint'), 'rb') as f:
+            checksums.of_file(f.fileno(), 13, algorithm='xxh3-128')
 
     def test_a_write_that_fails_leaves_the_old_one(self):
         with mock.patch('os.fsync', side_effect=OSError(28, 'full')), \
@@ -334,7 +367,7 @@ class Tidy(Case):
         with mock.patch('tlm.checkpoint.durable.sync_directory',
                         side_effect=KeyboardInterrupt), \
                 self.assertRaises(KeyboardInterrupt):
-            self.catalogue.prune(3)
+            prune.run(self.catalogue, 3)
         self.assertEqual(len(self.catalogue.entries()), 3)
         self.assertEqual(self.catalogue.leftovers(), ['d.checkpoint'])
 
@@ -377,6 +410,55 @@ class Tidy(Case):
     def test_no_directory(self):
         with self.assertRaisesRegex(MigrateError, 'no such directory'):
             Catalogue('/nowhere/at/all')
+
+
+class Libvirt(Case):
+    XML = ("<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/"
+           "qemu/1.0'><name>vm1</name><metadata><a:b xmlns:a='u:a'/>"
+           '</metadata>%s</domain>')
+
+    def lock_manager(self, text):
+        with open(self.path('qemu.conf'), 'w') as f:
+            f.write(text)
+        libvirt.check_locking(self.path('qemu.conf'))
+
+    def test_lock_managers(self):
+        libvirt.check_locking(self.path('none.conf'))
+        for good in ('', '# lock_manager = "lockd"\n',
+                     'lock_manager = "nop"\n'):
+            self.lock_manager(good)
+        for bad in ('lock_manager = "lockd"\n',
+                    "a = 1\n  lock_manager='sanlock'\n"):
+            with self.assertRaisesRegex(MigrateError, 'has a lock manager'):
+                self.lock_manager(bad)
+
+    def test_lock_manager_that_is_not_known(self):
+        with mock.patch('builtins.open', side_effect=PermissionError(13, '')), \
+                self.assertRaisesRegex(MigrateError, 'cannot be read'):
+            libvirt.check_locking('/etc/libvirt/qemu.conf')
+
+    def test_connections(self):
+        for uri, kind in (('qemu:///system', 'system'),
+                          ('qemu+unix:///session', 'session')):
+            self.assertEqual(libvirt.check_local(lambda _: uri + '\n'), kind)
+        for uri in ('qemu+ssh://host/system', 'qemu+tcp://h/system',
+                    'xen:///system', ''):
+            with self.assertRaisesRegex(MigrateError, 'local socket'):
+                libvirt.check_local(lambda _: uri + '\n')
+
+    def words(self, text):
+        return re.findall(r'<qemu:arg value="(.*?)"', text)
+
+    def test_description(self):
+        text = newdomain.waiting(self.XML % '', 'vm1')
+        self.assertEqual(self.words(text), ['-incoming', 'defer'])
+        self.assertIn('="u:a"', text)
+        self.assertEqual(newdomain.waiting(text, 'vm1'), text)
+        more = '<qemu:commandline><qemu:arg value="-S"/></qemu:commandline>'
+        self.assertEqual(self.words(newdomain.waiting(
+            self.XML % more, 'vm1')), ['-S', '-incoming', 'defer'])
+        with self.assertRaisesRegex(MigrateError, "'vm1', not 'vm2'"):
+            newdomain.waiting(self.XML % '', 'vm2')
 
 
 class Launch(unittest.TestCase):
@@ -436,8 +518,9 @@ class Qemu(threading.Thread):
     PARTS = {'vm-stop': 5000, 'sync': 60, 'ram': 7000, 'hold': 0,
              'device': 900, 'switchover': 0}
 
-    def __init__(self, path, end='completed', ram=64 << 20):
+    def __init__(self, path, end='completed', ram=64 << 20, image=''):
         super().__init__(daemon=True)
+        self.image = image
         self.end, self.ram, self.file = end, ram, None
         self.status, self.asked = 'none', []
         self.params = {'max-bandwidth': 128 << 20, 'tlm-time-bound': 0,
@@ -488,6 +571,10 @@ class Qemu(threading.Thread):
             'human-monitor-command':
                 'Block Name PSize Offset Used Total HVA RO\n'
                 f'   pc.ram  4 KiB  0x00 0x{self.ram:016x} 0x00 0x00  rw\n',
+            'query-named-block-nodes': [
+                {'node-name': name, 'drv': drv, 'file': file, 'image': {}} for
+                name, drv, file in (('disk0', 'raw', self.image),
+                                    ('over0', 'qcow2', '/srv/over0'))],
             'query-migrate-capabilities': [],
             'query-migrate-parameters': dict(self.params),
             'query-migrate': {
@@ -543,6 +630,38 @@ class Save(Case):
         code, _, err = self.save('--name', 'one')
         self.assertEqual(code, 1)
         self.assertIn("a checkpoint 'one' already", err)
+
+    def test_disks(self):
+        """The manifest knows the image; restore notices a change of it."""
+        image = self.path('disk.img')
+        with open(image, 'wb') as f:
+            f.truncate(1 << 20)
+        qemu = Qemu(self.qmp, image=image)
+        code, _, err = self.save('--name', 'one', '--disk', 'disk0=over0')
+        self.assertEqual(code, 0, err)
+        self.assertIn('disk.img, which nobody may write to', err or _)
+        sent, = [a for c, a in qemu.asked if c == 'tlm-checkpoint']
+        self.assertEqual(sent['disks'],
+                         [{'node': 'disk0', 'overlay': 'over0'}])
+        used, = manifest.read(self.path('one.json'))['disks']
+        self.assertEqual((used['base'], used['format'], used['overlay-file'],
+                          used['identity']['size']),
+                         (image, 'raw', '/srv/over0', 1 << 20))
+        code, _, err = self.call(restore.main, RESTORE, 'one')
+        self.assertEqual(code, 1)
+        self.assertIn(f'qemu-img create -f qcow2 -b {image} -F raw', err)
+        with open(image, 'r+b') as f:
+            f.write(b'!')
+        for change, why in ((lambda: None, 'has changed'),
+                            (lambda: os.unlink(image), 'is not there')):
+            change()
+            code, _, err = self.call(restore.main, RESTORE, 'one', '--',
+                                     'false')
+            self.assertEqual(code, 1)
+            self.assertIn(why, err)
+        code, _, err = self.save('--disk', 'disk0=over1')
+        self.assertEqual(code, 1)
+        self.assertIn("no block node 'over1'", err)
 
     def test_nothing_is_left_of_a_failure(self):
         for end, code, why in (('failed', 1, 'the disk is on fire'),

@@ -47,8 +47,15 @@ class Lists(unittest.TestCase):
         self.assert_listed('tests/integration/test_*.py',
                            'tests/integration/meson.build')
 
+    def test_faults(self):
+        self.assert_listed('tests/faults/test_*.py',
+                           'tests/integration/meson.build')
+
     def test_scripts(self):
         self.assert_listed('tests/scripts/test_*.py', 'tests/meson.build')
+
+    def test_models(self):
+        self.assert_listed('tests/model/test_*.py', 'tests/meson.build')
 
     def test_series(self):
         listed = {line.split('#')[0].strip()

@@ -299,7 +299,7 @@ class Fetch(Case):
     def test_wrong_version(self):
         run = self.fetch('--source', self.make_source('9.2.4'))
         self.assertEqual((run.returncode, run.stdout), (1, ''))
-        self.assertIn('is QEMU 9.2.4: the series is for 10.0.x', run.stderr)
+        self.assertIn('is QEMU 9.2.4: the series is for 10.0.x and 10.2.x', run.stderr)
 
     def test_not_the_version_asked_for(self):
         run = self.fetch('--source', self.source, '--version', '10.0.2')
@@ -371,6 +371,18 @@ class Summary(Case):
             ('slow', 'TIMEOUT', ''), status=1)
         self.assertEqual(rc, 1)
         self.assertEqual(out[-1], '2 passed, 3 failed, 0 skipped')
+
+    def test_why_it_failed(self):
+        """What a log says at its end must be enough where only that is kept."""
+        rc, out = self.summary(('a', 'FAIL', 'ok 1 x\n# took 1 s\nnot ok 2 y\n'
+                                '# took 2 s\n# Traceback:\n'
+                                '#   File "a.py", line 2, in y\n'
+                                '#     self.fail()\n#\n# AssertionError: cold\n'
+                                + '# more\n' * 99 + 'ok 3 z\n'), status=1)
+        self.assertEqual(rc, 1)
+        self.assertEqual(out[:4], ['FAILED: a: y', '      self.fail()',
+                                   '  AssertionError: cold', '  more'])
+        self.assertLess(len(out), 20)
 
     def test_skipped_program(self):
         rc, out = self.summary(('a', 'SKIP', '1..0 # SKIP no kvm\n'),

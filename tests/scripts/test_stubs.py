@@ -70,7 +70,8 @@ class Stubs(unittest.TestCase):
         inside, outside = {}, []
         for entry in commands:
             name = entry['file'].partition('migration/tlm/')[2]
-            if name in linux:
+            # overcommit/ is taken in by the list for Linux
+            if name in linux or name.startswith('overcommit/'):
                 inside[name] = entry
             elif re.match(r'lib(common|qemuutil|qemu-.*-softmmu)\.a\.p/',
                           entry['output']):
@@ -108,7 +109,8 @@ class Stubs(unittest.TestCase):
     def test_no_file_is_forgotten(self):
         linux, elsewhere = source_lists()
         files = {name for name in os.listdir(TLM) if name.endswith('.c')}
-        self.assertEqual(files - linux - elsewhere, {'decision.c', 'hmp.c'})
+        self.assertEqual(files - linux - elsewhere,
+                         {'data-address.c', 'decision.c', 'hmp.c'})
 
 
 if __name__ == '__main__':

@@ -19,12 +19,15 @@ import tempfile
 import threading
 import time
 import unittest
+from unittest import mock
 
 import tlm
-from tlm import completion, figures, manpage, options
+from tlm import completion, errors, figures, manpage, options
 from tlm import parser as parsers
-from tlm import progress, units
+from tlm import programs, progress, units
 from tlm.checkpoint import commands as checkpoints
+from tlm.cluster import commands as clusters
+from tlm.memserver import commands as memservers
 from tlm.status import Status
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), '../..'))
@@ -121,6 +124,15 @@ class Units(unittest.TestCase):
             [(text, 'write 0.5')
              for text in ('50-(2)', '0.5-2', '0.5', '', '1.5-(2)')])
 
+    def test_addresses(self):
+        self.check(units.addresses, (
+            ('h:1', ['tcp:h:1']), ('tcp:h:1,[::1]:22', ['tcp:h:1',
+                                                        'tcp:[::1]:22']),
+            ('/run/c', ['unix:/run/c']), ('unix:c', ['unix:c'])),
+            [(text, 'write HOST:PORT') for text in (
+                '', 'h', 'h:', ':1', 'h:x', 'unix:', 'h:1,', '::1:22',
+                'udp:h:1')])
+
     def test_setting(self):
         self.check(units.setting, (
             ('tlm-dtx=off', ('tlm-dtx', False)), ('a=on', ('a', True)),
@@ -135,14 +147,26 @@ class Options(unittest.TestCase):
               'estimate': ['--qmp', 's', '--bandwidth', '1GB/s'],
               'virsh-migrate': [],
               **dict.fromkeys(checkpoints.CHECKPOINT, ['--dir', 'd']),
-              **dict.fromkeys(checkpoints.SAVING,
-                              ['--qmp', 's', '--dir', 'd', '--every', '9s']),
-              'checkpoint save': ['--qmp', 's', '--dir', 'd'],
+              'checkpoint watch': ['--dir', 'd', '--every', '9s'],
+              'checkpoint standby': ['--dir', 'd', '--server', 'a:1'],
+              'checkpoint takeover': ['--dir', 'd'],
               'checkpoint prune': ['--dir', 'd', '--keep', '9'],
-              'checkpoint restore': ['--dir', 'd', 'name']}
+              'checkpoint restore': ['--dir', 'd', 'name'],
+              **dict.fromkeys(clusters.CLUSTER,
+                              ['--dir', 'd', '--keep', '9']),
+              **dict.fromkeys((clusters.LIST, clusters.SHOW, clusters.VERIFY),
+                              ['--dir', 'd']),
+              'cluster save': ['--dir', 'd', 'name'],
+              'cluster watch': ['--dir', 'd', '--every', '9s'],
+              'cluster restore': ['--dir', 'd', 'name'],
+              **dict.fromkeys(memservers.MEMSERVER, ['--server', 'h:1']),
+              'memserver prune': ['--server', 'h:1', '--keep', '9']}
     SAMPLES = {'TIME': '20s', 'RATE': '300MB/s', 'N': '3',
                'K': '3', 'SIZE': '1GiB',
-               'STEPS': '0.5-(2)', 'NAME=VALUE': 'a=1'}
+               'STEPS': '0.5-(2)', 'NAME=VALUE': 'a=1',
+               'auto|virsh|NODE=OVERLAY': 'auto', 'N|all': '2',
+               'URI': 'tcp:h:1',
+               'ADDRESS[,ADDRESS...]': 'h:1'}
 
     def parse(self, command, *words, old_name=None):
         p = parsers.of_command(options.COMMANDS[command], old_name)
@@ -255,7 +279,7 @@ class Generated(unittest.TestCase):
         self.assertLessEqual({c.split()[0] for c in COMMANDS},
                              set(self.complete('tlm', '')))
         self.assertEqual(self.complete('tlm', 'checkpoint', 's'),
-                         ['save', 'show'])
+                         ['save', 'show', 'standby'])
         for command in COMMANDS:
             starts = [('tlm', *command.split())]
             if command in options.ALL:
@@ -359,10 +383,27 @@ class Package(unittest.TestCase):
         for i, name in enumerate(order):
             self.assertLessEqual(needs[name], set(order[i + 1:]), name)
 
+    def test_programs(self):
+        """build/tlm finds those of its build directory; an installed one
+        those beside it first."""
+        name, folder = 'no-such-program', 'tools/some'
+        with tempfile.TemporaryDirectory() as build, \
+                mock.patch.object(sys, 'argv', [os.path.join(build, 'tlm')]):
+            with self.assertRaisesRegex(errors.MigrateError,
+                                        'NO_SUCH_PROGRAM'):
+                programs.find(name, folder)
+            os.makedirs(os.path.join(build, folder))
+            for place in (os.path.join(build, folder), build):
+                path = os.path.join(place, name)
+                with open(path, 'w', encoding='utf-8'):
+                    os.chmod(path, 0o755)
+                self.assertEqual(programs.find(name, folder), path)
+
     def test_standard_library_only(self):
+        """But for what it does without, if it is not there."""
         for name, path in modules().items():
             self.assertLessEqual(self.imports(name, path)[1],
-                                 sys.stdlib_module_names, name)
+                                 {*sys.stdlib_module_names, 'xxhash'}, name)
 
     def test_modules_are_short(self):
         for name, path in modules().items():

@@ -132,6 +132,8 @@ else:
                                   exists('was-on')}}]}})
         elif 'query-migrate-parameters' in line:
             reply(**{{'return': {{}}}})
+        elif 'query-yank' in line:
+            reply(**{{'return': []}})
         elif 'migrate-set-capabilities' in line:
             if active():
                 reply(error={{'desc':

@@ -98,7 +98,8 @@ class Commands(unittest.TestCase):
             text = re.sub(r'\\\n|,\n', ' ', text)
             for line in text.splitlines():
                 if re.search(r'''(^|[\s\[('"])g?cc['"]?,? .*-[oc]\b''',
-                             line) and not line.lstrip().startswith('#'):
+                             line) and not line.lstrip().startswith('#') \
+                        and 'pan.c' not in line:    # spin has written it
                     yield name, line.strip()
 
     def test_all_have_it(self):

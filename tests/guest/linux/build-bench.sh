@@ -10,8 +10,10 @@
 # prints two lines: the kernel and the initramfs, both below the cache
 # ($TLM_CACHE, by default ~/.cache/tlm-qemu). Sets:
 #   npb         the programs of tests/guest/npb
-#   stress-ng, redis, postgresql
-#   mpi         MPICH, and IS of tests/guest/npb over several such guests
+#   stress-ng
+#   redis, postgresql   with journal.c, a client that knows what was acknowledged
+#   mpi         MPICH, and IS and CG of tests/guest/npb over several such guests
+#   echo        echo.c, between two such guests
 # Needs gcc and libc6-dev (static libc). A package is fetched once; to get
 # newer ones, remove the directory bench of the cache.
 
@@ -20,14 +22,14 @@ here=$(cd "$(dirname "$0")" && pwd -P)
 . "$here/../../../scripts/lib/common.sh"
 . "$here/kernel.sh"
 
-usage() { sed -n '4,18s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+usage() { sed -n '4,19s/^# \{0,1\}//p' "$0" >&2; exit 1; }
 [ $# -eq 1 ] || usage
 
 set_name=$1
 libs=usr/lib/x86_64-linux-gnu
 packages=busybox-static programs=usr/bin/busybox arguments=()
 case $set_name in
-npb) ;;
+npb|echo) ;;
 stress-ng)
     packages="$packages stress-ng" programs="$programs usr/bin/stress-ng" ;;
 redis)
@@ -40,7 +42,7 @@ postgresql)
     # initdb makes use of the first two of the libraries
     pg=postgresql/17
     packages="$packages postgresql-17 postgresql-client-17"
-    for program in initdb postgres psql pgbench; do
+    for program in initdb postgres psql pgbench pg_amcheck; do
         programs="$programs usr/lib/$pg/bin/$program"
     done
     for program in dict_snowball plpgsql amcheck; do
@@ -64,18 +66,24 @@ mkdir -p "$dir" || die "cannot create $dir"
 exec 9>"$dir/.lock"
 flock 9 || die "cannot lock $dir"
 
+# Modules that some guest loads
+wanted='failover net_failover virtio_net virtio_blk'
+
 mkbench() { "$TLM_PYTHON" "$here/mkbench.py" "$@"; }
 
 # The kernel, and its modules, which load into it only
 fetch_kernel() {
-    local tmp=$dir/kernel.new
+    local tmp=$dir/kernel.new module
     unpack_kernel "$tmp"
     rm -rf "$dir/kernel" "$dir/kernel.part"
     mkdir "$dir/kernel.part" && cp "$kernel_image" "$dir/kernel.part/vmlinuz" &&
         cp "$tmp/usr/share/doc/$kernel_package/copyright" "$dir/kernel.part/" ||
         exit 1
-    find "$tmp" \( -name 'virtio_net.ko*' -o -name 'net_failover.ko*' \
-        -o -name 'failover.ko*' \) -exec cp -t "$dir/kernel.part" {} + || exit 1
+    for module in $wanted; do
+        find "$tmp" -name "$module.ko*" -exec cp -t "$dir/kernel.part" {} + ||
+            exit 1
+    done
+    echo "$wanted" >"$dir/kernel.part/wanted"
     rm -rf "$tmp"
     mv "$dir/kernel.part" "$dir/kernel"
 }
@@ -112,7 +120,8 @@ fetch_packages() {
     mv "$new" "$root"
 }
 
-[ -s "$dir/kernel/vmlinuz" ] || (fetch_kernel) || exit 1
+[ "$(cat "$dir/kernel/wanted" 2>/dev/null)" = "$wanted" ] ||
+    (fetch_kernel) || exit 1
 [ "$(cat "$root/.packages" 2>/dev/null)" = "$packages" ] ||
     (fetch_packages) || exit 1
 
@@ -144,18 +153,33 @@ if [ "$(cat "$out/key" 2>/dev/null)" != "$key" ] ||
         ;;
     mpi)
         # The library is that of the guest, and may need a newer C library
-        compile npb-is-mpi -fopenmp -isystem "$root/$libs/mpich/include" \
-            "$here"/../npb/{is-mpi,is-keys,common}.c \
-            "$root/$libs/libmpich.so.12" -Wl,--allow-shlib-undefined -lm
-        arguments+=(--file "usr/bin/npb-is-mpi=$out/npb-is-mpi"
-                    --file "bin/tlm-rsh=$here/rsh.sh")
-        for module in failover net_failover virtio_net; do
-            arguments+=(--module "$(echo "$dir/kernel/$module".ko*)")
-        done ;;
+        for kernel in is,is-keys cg,cg-matrix; do
+            program=npb-${kernel%,*}-mpi
+            compile "$program" -fopenmp -isystem "$root/$libs/mpich/include" \
+                "$here/../npb/${kernel%,*}-mpi.c" \
+                "$here/../npb/${kernel#*,}.c" \
+                "$here"/../npb/{processes,common}.c \
+                "$root/$libs/libmpich.so.12" -Wl,--allow-shlib-undefined -lm
+            arguments+=(--file "usr/bin/$program=$out/$program")
+        done
+        arguments+=(--file "bin/tlm-rsh=$here/rsh.sh") ;;
+    echo)
+        compile echo -static "$here/echo.c"
+        arguments+=(--file "usr/bin/tlm-echo=$out/echo") ;;
     redis|postgresql)
         compile count-sends.so -shared -fPIC "$here/count-sends.c"
-        arguments+=(--file "lib/count-sends.so=$out/count-sends.so") ;;
+        compile journal -static -pthread "$here/journal.c"
+        arguments+=(--file "lib/count-sends.so=$out/count-sends.so"
+                    --file "usr/bin/tlm-journal=$out/journal") ;;
     esac
+    case $set_name in
+    mpi|echo) modules='failover net_failover virtio_net' ;;
+    redis|postgresql) modules=virtio_blk ;;
+    *) modules= ;;
+    esac
+    for module in $modules; do
+        arguments+=(--module "$(echo "$dir/kernel/$module".ko*)")
+    done
     for program in $programs; do
         arguments+=(--program "$program")
     done

@@ -28,6 +28,14 @@ enum {
     TLM_FAILED,
 };
 
+#define TLM_MAX_CLIENTS 8
+
+/* What a client of a database has asked for, and what that has said is done */
+typedef struct TlmClient {
+    uint64_t asked;
+    uint64_t acknowledged;
+} TlmClient;
+
 typedef struct TlmCounter {
     uint64_t magic;
     uint64_t alive;     /* init's, some hundred times a second */
@@ -35,6 +43,7 @@ typedef struct TlmCounter {
     uint64_t state;
     uint64_t stop;      /* the host's: come to an end and check */
     uint64_t runs;      /* that have been checked and were right */
+    TlmClient client[TLM_MAX_CLIENTS];  /* see journal.c */
 } TlmCounter;
 
 /* NULL: nobody asked for it, or there is none */

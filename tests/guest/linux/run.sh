@@ -124,10 +124,7 @@ PG_CHECK="CREATE EXTENSION amcheck;
 # tlm_scale=N (of some 15 MB each) tlm_clients=N
 postgresql() {
     local answer
-    export TZ=GMT PGHOST=/tmp PGUSER=postgres
-    PATH=$PATH:$(echo /usr/lib/postgresql/*/bin)
-    mkdir -p /etc
-    echo 'postgres:x:100:100::/tmp:/bin/sh' >/etc/passwd # it refuses root
+    postgresql_environment
     su postgres -c 'initdb -D /tmp/db -k -N -A trust --locale=C -E UTF8' \
         >/tmp/out 2>&1 || { cat /tmp/out; die "initdb"; }
     su postgres -c 'exec postgres -D /tmp/db -k /tmp -c listen_addresses= \
@@ -151,22 +148,149 @@ postgresql() {
     ! grep -E 'ERROR|PANIC|checksum' /tmp/out
 }
 
-# tlm_node=1|2 tlm_class=A; the first one starts the program on both
-mpi() {
+# Write what a database has of the clients of journal.c: "TLM-BENCH journal
+# CLIENT RECORDS" for each, and nothing else if there is a gap.
+# The clients write until the host asks to stop. Then the database is killed,
+# and has to recover from its disk. With tlm_recover=1 it recovers at once, from
+# a disk that another guest has left, and nothing is written.
+# on_disk START STOP REPORT; tlm_clients=N, or tlm_recover=1
+on_disk() {
+    local client
+    mkdir -p /data
+    mount -t ext4 /dev/vda /data || die "no file system on /dev/vda"
+    "$1"
+    if [ "${tlm_recover:-0}" = 0 ]; then
+        tlm-journal "${tlm_run%_disk}" "$tlm_clients" >/tmp/clients 2>&1 &
+        client=$!
+        tlm-state ready
+        tlm-wait
+        kill $client || { cat /tmp/clients; die "tlm-journal has ended"; }
+        wait $client
+        "$2"
+        "$1"
+    else
+        tlm-state ready
+        tlm-wait
+    fi
+    "$3"
+}
+
+start_redis() {
+    mkdir -p /data/redis
+    redis-server --dir /data/redis --save '' --appendonly yes \
+        --appendfsync always --protected-mode no >/tmp/out 2>&1 &
+    database=$!
+    await 'redis-cli ping | grep -q PONG' $database /tmp/out
+}
+
+kill_redis() {
+    kill -KILL "$database"
+    wait "$database"
+}
+
+REDIS_JOURNAL='local told = ""
+    for _, key in ipairs(redis.call("KEYS", "journal:*")) do
+        local n = 0
+        for i, value in ipairs(redis.call("LRANGE", key, 0, -1)) do
+            if not string.find(value, "^" .. i .. " ") then
+                return "gap: " .. key .. ", " .. i .. ": " .. value
+            end
+            n = i
+        end
+        told = told .. "TLM-BENCH journal " .. string.sub(key, 9) .. " " ..
+               n .. "\n"
+    end
+    return told'
+
+report_redis() {
+    redis-cli --raw eval "$REDIS_JOURNAL" 0
+}
+
+redis_disk() { on_disk start_redis kill_redis report_redis; }
+
+postgresql_environment() {
+    export TZ=GMT PGHOST=/tmp PGUSER=postgres
+    PATH=$PATH:$(echo /usr/lib/postgresql/*/bin)
+    mkdir -p /etc
+    echo 'postgres:x:100:100::/tmp:/bin/sh' >/etc/passwd # it refuses root
+}
+
+start_postgresql() {
+    if [ ! -d /data/db ]; then
+        mkdir /data/db
+        chown postgres /data/db
+        su postgres -c "initdb -D /data/db -k -N -A trust --locale=C -E UTF8" \
+            >/tmp/out 2>&1 || { cat /tmp/out; die "initdb"; }
+        sync
+    fi
+    su postgres -c 'exec postgres -D /data/db -k /tmp -c listen_addresses= \
+        -c shared_buffers=64MB -c max_wal_size=64MB -c jit=off' \
+        >/tmp/out 2>&1 &
+    database=$!
+    await "psql -c 'SELECT 1'" $database /tmp/out
+    psql -qc 'SET client_min_messages = warning' \
+        -c 'CREATE TABLE IF NOT EXISTS journal (client int, record bigint,
+            filler text, PRIMARY KEY (client, record))' || die "no table"
+}
+
+# Without a checkpoint: it has to recover from its log
+kill_postgresql() {
+    kill -QUIT "$database"
+    wait "$database"
+}
+
+report_postgresql() {
+    pg_amcheck --install-missing --heapallindexed -d postgres ||
+        die "pg_amcheck"
+    psql -At -P pager=off -v ON_ERROR_STOP=1 -c "SELECT CASE WHEN count(*) = max(record)
+        THEN format('TLM-BENCH journal %s %s', client, max(record))
+        ELSE format('gap: client %s', client) END
+        FROM journal GROUP BY client" || die "no records"
+    grep -E 'PANIC|checksum|invalid page' /tmp/out && die "PostgreSQL"
+    return 0
+}
+
+postgresql_disk() {
+    postgresql_environment
+    on_disk start_postgresql kill_postgresql report_postgresql
+}
+
+# An interface between the guests: node N is 10.215.0.N
+network() {
     ifconfig eth0 "10.215.0.$tlm_node" netmask 255.255.255.0 up
-    if [ "$tlm_node" = 2 ]; then
+}
+
+# tlm_node=1..N tlm_nodes=N (default: 2) tlm_kernel=is|cg (default: is)
+# tlm_class=A; the first one starts the program on all
+mpi() {
+    local node hosts=10.215.0.1
+    network
+    if [ "$tlm_node" != 1 ]; then
         nc -ll -p 514 -e sh &
-        echo "TLM-BENCH node 2 listens"
+        echo "TLM-BENCH node $tlm_node listens"
         wait $!
         return 1                # it should not end
     fi
-    until nc -w 5 10.215.0.2 514 </dev/null; do
-        sleep 0.2
+    for node in $(seq 2 "${tlm_nodes:-2}"); do
+        until nc -w 5 "10.215.0.$node" 514 </dev/null; do
+            sleep 0.2
+        done
+        hosts=$hosts,10.215.0.$node
     done
     UCX_TLS=tcp,self UCX_NET_DEVICES=eth0 mpiexec.hydra -iface eth0 \
-        -localhost 10.215.0.1 -hosts 10.215.0.1,10.215.0.2 -n 2 -ppn 1 \
+        -localhost 10.215.0.1 -hosts $hosts -n "${tlm_nodes:-2}" -ppn 1 \
         -launcher rsh -launcher-exec /bin/tlm-rsh \
-        npb-is-mpi "$tlm_class" --repeat 0 --threads 1
+        "npb-${tlm_kernel:-is}-mpi" "$tlm_class" --repeat 0 --threads 1
+}
+
+# tlm_node=1|2; the first one asks
+echo_pair() {
+    network
+    if [ "$tlm_node" = 2 ]; then
+        tlm-echo server 7
+    else
+        tlm-echo client 10.215.0.2 7
+    fi
 }
 
 mkdir -p /bin /usr/bin /usr/sbin /sbin
@@ -178,7 +302,8 @@ for module in $(cat /modules/order 2>/dev/null); do
     insmod "/modules/$module" || die "cannot load $module"
 done
 case $tlm_run in
-npb|redis|postgresql|mpi) "$tlm_run" ;;
+npb|redis|postgresql|redis_disk|postgresql_disk|mpi) "$tlm_run" ;;
 stress-ng) stress_ng ;;
+echo) echo_pair ;;
 *) die "no workload '$tlm_run'" ;;
 esac

@@ -9,12 +9,13 @@
 import contextlib
 import fcntl
 import os
+import time
 import unittest
 
-from tlmtest import env, guests, migration, trace
+from tlmtest import dirtylog, env, guests, migration, trace
 from tlmtest.case import MigrationCase
-from tlmtest.ram import compare_ram
-from tlmtest.vm import VmError, wait_until
+from tlmtest.ram import FrozenRam, compare_ram
+from tlmtest.vm import Vm, VmError, wait_until
 
 MB = 1 << 20
 ROM_IMAGE = '/tlm/rom.image'
@@ -36,6 +37,17 @@ STOCK_PASSES = 5
 
 # Of a migration, for one of the three reasons below
 ATTEMPTS = 5
+
+
+# Of price_of_log.  The first writes to all pages after a checkpoint take some
+# seconds; the guest checks nothing, as the emulated SVM loses writes (below)
+PRICE_RUNS = 5
+PRICE_S, PRICE_AFTER_S = 3, 0.3
+PRICE_SCAN_MS = 1 << 30
+
+
+# It is told after 1 s of pauses without 1/9 of that to run; and this is more
+UNTOLD_S, UNTOLD_PART = 3, 0.95
 
 
 class LostPages(AssertionError):
@@ -62,6 +74,15 @@ class LostWrite(AssertionError):
 class EndedEarly(AssertionError):
     """The guest happened to write next to nothing between two passes: that
     did not become what the case is about."""
+
+
+def hardly_ran(seen):
+    """Whether the guest has been so slow for so long that it must have been
+    told; @seen: (s, s of work lost by then)."""
+    now, lost = seen[-1]
+    return any(now - since >= UNTOLD_S and
+               lost - by_then >= UNTOLD_PART * (now - since)
+               for since, by_then in seen)
 
 
 def check_extension(capability):
@@ -92,6 +113,12 @@ class NestedKvm(MigrationCase):
             raise LostPages(str(result))
         return result
 
+    def assert_no_write_lost(self, guest, src):
+        """At the source, by the emulated SVM.  No VM: its RAM as it was."""
+        stale = guest.stale_pages(src) if isinstance(src, Vm) else []
+        if stale:
+            raise LostWrite(f'at the source: {stale[:20]}')
+
     def finish(self, guest, src, dst, check=None):
         try:
             migration.wait_loaded(dst)
@@ -100,9 +127,7 @@ class NestedKvm(MigrationCase):
                 raise LostRegisters(str(e)) from e
             raise
         result = self.assert_same_ram(src, dst)
-        stale = guest.stale_pages(src)
-        if stale:
-            raise LostWrite(f'at the source: {stale[:20]}')
+        self.assert_no_write_lost(guest, src)
         dst.qmp('cont')
         guest.wait_alive(dst, timeout=10)
         guest.wait_scans(dst, timeout=15)
@@ -238,6 +263,9 @@ class NestedKvm(MigrationCase):
     def test_6_told_of_pause(self):
         """A guest that hardly runs is told, or Linux reports soft lockups."""
         self.src_caps = {'tlm': True}
+        self.attempt(self.told_of_pause)
+
+    def told_of_pause(self):
         # 32 s of the link are dirty when the pass is over
         guest = guests.RomGuest(mem_mb=64, ws_mb=32, vcpus=2, kvmclock=True)
         src = self.start_source(guest, LOG)
@@ -246,17 +274,73 @@ class NestedKvm(MigrationCase):
                                   downtime_limit=1, tlm_converge='auto')
         self.assertEqual(guest.told_paused(src), [False, False])
         migration.start(src, *address)
+        seen = []                           # (s, s of work lost by then)
 
         def told():
             info = src.qmp('query-migrate')
             self.assertNotIn(info['status'], migration.FINAL)
-            return all(guest.told_paused(src)) or \
-                'tlm' in info and info['tlm']['guest']['lost-work'] > 10000
-        wait_until(told, 60, 'the guest is paused')
+            lost = info.get('tlm', {}).get('guest', {}).get('lost-work', 0)
+            seen.append((time.monotonic(), lost / 1000))
+            return all(guest.told_paused(src)) or hardly_ran(seen)
+        try:
+            wait_until(told, 60, 'the guest hardly runs')
+        except VmError as e:
+            raise EndedEarly(f'{e}: {seen[-1][1]} s lost in '
+                             f'{seen[-1][0] - seen[0][0]:.1f} s') from e
         src.qmp('migrate_cancel')
         migration.wait_status(src, 'cancelled')
         wait_until(lambda: all(guest.told_paused(src)), 5,
                    'each vCPU is told that it was paused')
+
+    def test_7_checkpoint_copy(self):
+        self.attempt(self.checkpoint, 'copy')
+
+    def test_7_checkpoint_write_protect(self):
+        self.attempt(self.checkpoint, 'write-protect')
+
+    def checkpoint(self, mode):
+        """The guest goes on, and a stock QEMU has its RAM of the pause."""
+        guest = guests.RomGuest(mem_mb=64, ws_mb=32)
+        src = self.start_source(guest, LOG)
+        self.assert_dirty_tracking(src, LOG)
+        path = os.path.join(guest.dir, 'checkpoint')
+        migration.set_parameters(src, max_bandwidth=0)
+        migration.set_capabilities(src, pause_before_switchover=True)
+        src.qmp('tlm-checkpoint', uri=f'file:{path}', mode=mode,
+                gate_timeout=0)
+        migration.wait_status(src, 'pre-switchover')
+        frozen = FrozenRam(src)
+        self.assert_no_write_lost(guest, src)
+        src.qmp('migrate-continue', state='pre-switchover')
+        kept = migration.wait_status(src, 'completed')['tlm']['checkpoint']
+        print(f'{self.id()}: {kept}')
+        if kept['copied'] < MB:
+            raise EndedEarly(f"{kept['copied']} bytes were left")
+        self.assertEqual(kept['method'], mode, kept)
+        try:
+            # Each page's first write after the pause is a write fault
+            guest.wait_alive(src, timeout=10)
+        except VmError:
+            src.qmp('stop')
+            self.assert_no_write_lost(guest, src)
+            raise
+        src.close()
+        dst = self.start_destination(guest, LOG)
+        migration.set_capabilities(dst, mapped_ram=True, multifd=True)
+        migration.load_file(dst, path)
+        self.finish(guest, frozen, dst)
+
+    def price_of_log(self):
+        """No test: scripts/bench-incremental --accel nested reads what is
+        written here."""
+        guest = guests.RomGuest(mem_mb=128, ws_mb=64,
+                                scan_ms=PRICE_SCAN_MS, verify=False)
+        src = self.start_source(guest, LOG)
+        migration.set_parameters(src, max_bandwidth=0)
+        for number, way, speed in dirtylog.speeds(
+                src, guest, os.path.join(guest.dir, 'checkpoint'),
+                PRICE_RUNS, PRICE_S, PRICE_AFTER_S):
+            print(f'TLM-PRICE {number} {way} {speed:.0f}')
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import ctypes
+import faulthandler
 import fcntl
 import os
 import socket
@@ -22,6 +23,9 @@ SYS_init_module = 175               # x86-64
 RB_AUTOBOOT = 0x01234567
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
+
+# How often it is told where the cases are; less than one may take
+WHERE_S = 60
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -60,6 +64,8 @@ def run_cases():
     tap = os.open('/dev/ttyS1', os.O_WRONLY | os.O_NOCTTY)
     tty.setraw(tap)                 # no carriage returns
     os.dup2(tap, 1)
+    faulthandler.dump_traceback_later(
+        WHERE_S * float(os.environ['TLM_TEST_PATIENCE']), repeat=True)
     names = os.environ.get('TLM_NESTED_CASES', '')
     sys.argv = ['run-unittest', '/tlm/tests/guest/nested/cases.py',
                 *('NestedKvm.' + n for n in names.split(',') if n)]

@@ -40,7 +40,8 @@ if [ "$(cat "$dir/key" 2>/dev/null)" != "$key" ]; then
     need_tool gcc gcc
     rm -f "$dir/key"
     build is is-keys.c
-    for name in mg cg ft; do
+    build cg cg-matrix.c
+    for name in mg ft; do
         build "$name"
     done
     for name in sp bt; do

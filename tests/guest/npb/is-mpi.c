@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "is-keys.h"
+#include "processes.h"
 
 static const IsClass *class;
 static int me, processes, bucket_shift, max_key;
@@ -37,16 +38,11 @@ static void setup(char name)
 {
     int64_t all;
 
-    MPI_Init(NULL, NULL);
-    MPI_Comm_rank(MPI_COMM_WORLD, &me);
-    MPI_Comm_size(MPI_COMM_WORLD, &processes);
+    processes_start(&me, &processes);
     class = is_class(name);
     all = INT64_C(1) << class->log_keys;
     if (processes > 1024 || processes > all / IS_CHUNK) {
         npb_fail("too many processes");
-    }
-    if (me) {
-        npb_quiet();
     }
     max_key = 1 << class->log_max;
     bucket_shift = class->log_max - IS_LOG_BUCKETS;
@@ -256,20 +252,9 @@ static void run(void)
     verify_order();
 }
 
-static bool any(bool mine)
-{
-    int value = mine, all;
-
-    MPI_Allreduce(&value, &all, 1, MPI_INT, MPI_LOR, MPI_COMM_WORLD);
-    return all;
-}
-
-static void end(void)
-{
-    MPI_Finalize();
-}
-
-static const NpbKernel kernel = { "IS", "SWABC", setup, run, any, end };
+static const NpbKernel kernel = {
+    "IS", "SWABC", setup, run, processes_any, processes_end,
+};
 
 int main(int argc, char **argv)
 {

@@ -1,0 +1,90 @@
+#!/usr/bin/python3
+#
+# tlm checkpoint --server of the domains of an unmodified libvirt
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import json
+import os
+import unittest
+
+import test_checkpoint_libvirt as libvirt
+from tlmtest import env
+from tlmtest.memserver import BINARY, MemServer
+
+setUpModule, tearDownModule = libvirt.setUpModule, libvirt.tearDownModule
+
+
+class AtServer(libvirt.DisksCase):
+    """A server at the domain's host."""
+
+    def setUp(self):
+        super().setUp()
+        if not os.path.exists(BINARY):
+            self.skipTest(f'{BINARY} is missing')
+        self.server = MemServer({'store': {'keep': 10}},
+                                prefix=self.host.command())
+        self.addCleanup(self.server.close)
+
+    def words(self, command, *more):
+        return self.host.command(libvirt.TOOL, 'checkpoint', command,
+                                 '--server', self.server.address, *more)
+
+    def restored(self, name, *more):
+        run = self.tool('restore', '--domain', 'guest', '--json', name, *more)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        return json.loads(run.stdout)
+
+    def test_save_and_restore(self):
+        """By a stock QEMU, as the domain that it was, from memory and after
+        that was lost."""
+        self.start()
+        before = self.settings()
+        content = self.save('--name', 'one')
+        self.assertEqual(content['vm'], 'guest')
+        self.assertEqual(self.settings(), before)
+        self.assert_well()
+        self.end()
+        self.host.use_emulator(env.STOCK_QEMU)
+        self.assertEqual(self.restored('one')['status'], 'running')
+        self.assertEqual([c['capability'] for c in self.settings()[0]
+                          if c['state']], ['events'])
+        self.assert_well()
+        self.end()
+        self.assertEqual(self.restored('one', '--paused')['status'], 'paused')
+        self.host.virsh('resume', 'guest')
+        self.assert_well()
+
+    def test_disks_by_libvirt(self):
+        self.start_with_disks()
+        one = self.save('--disk', 'virsh', '--name', 'one')
+        self.assert_on(*self.overlays('one'))
+        two = self.save('--disk', 'virsh', '--name', 'two')
+        self.assertEqual([d['base'] for d in two['disks']],
+                         self.overlays('one'))
+        self.assert_uses_disk()
+        self.end()
+        bases = {d['base']: self.content(d['base'])
+                 for d in one['disks'] + two['disks']}
+        self.host.use_emulator(env.STOCK_QEMU)
+        for name in ('one', 'two'):
+            told = self.restored(name)
+            self.assertEqual(set(self.disks().values()), set(told['disks']))
+            self.assert_uses_disk()
+            self.end()
+        self.assertEqual({b: self.content(b) for b in bases}, bases)
+
+    def test_refused(self):
+        """With the reason, and nothing has happened."""
+        self.start()
+        for more, why in ((('--disk', 'auto'), '--disk virsh is'),
+                          (('--connect', self.host.uri),
+                           "run this at the domain's host")):
+            run = self.tool('save', '--domain', 'guest', *more)
+            self.assertNotEqual(run.returncode, 0, run.stdout)
+            self.assertIn(why, run.stderr)
+        self.assert_well()
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,430 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Checkpoints in parts at several memory servers, which are played here."""
+
+import argparse
+import contextlib
+import io
+import json
+import unittest
+from unittest import mock
+
+from tlm import options, parser, units
+from tlm.checkpoint import fromparts, fromserver, place, toserver
+from tlm.checkpoint.receivers import Receivers, Unable
+from tlm.errors import MigrateError
+from tlm.memserver import client, look, sets
+from tlm.memserver.commands import LIST, PRUNE, SHOW, VERIFY
+
+A, B, C = ADDRESSES = [f'tcp:{host}:1' for host in 'abc']
+SET, OTHER = 'set-1', 'set-2'
+SOURCE = {'type': 'q35', 'qemu': '10.0.13', 'status': 'running',
+          'command': ['qemu'], 'running': True, 'uuid': None}
+
+
+def checkpoint(name='one', created=1, part=None, parts=2, of=SET):
+    """As a server shows it; @part: None for one that is not in parts."""
+    return {'vm': 'vm1', 'name': name, 'created': f'2026-01-{created:02}T',
+            'level': 'durable', 'in-memory': False, 'ram': 1 << 30,
+            'allocated': 1 << 20, 'source': SOURCE,
+            **({} if part is None else
+               {'set': of, 'part': part, 'parts': parts})}
+
+
+class Played:
+    """A server.  @dies: commands at which it is gone; @refuses: what it does
+    not want, and why"""
+
+    def __init__(self, address, has=(), dies=(), refuses=None):
+        self.address, self.has = address, list(has)
+        self.dies, self.refuses, self.asked = dies, refuses or {}, []
+
+    def __enter__(self):
+        if 'connect' in self.dies:
+            raise MigrateError(f'{self.address}: Connection refused')
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __call__(self, command, _patience=0, /, **arguments):
+        self.asked.append((command, arguments))
+        if command in self.dies:
+            raise MigrateError(f'{self.address}: the connection is lost')
+        if command in self.refuses:
+            raise client.Refused(f'{self.address}: {self.refuses[command]}')
+        return getattr(self, '_' + command)(**arguments)
+
+    def commands(self):
+        return [command for command, _ in self.asked]
+
+    def _announce(self, **_):
+        return {'session': 7, 'uri': self.address.replace(':1', ':99')}
+
+    def _status(self, **_):
+        return {'state': 'failed'}
+
+    _cancel = _wait = _status
+
+    def _list(self, vm=None):
+        return [c for c in self.has if vm in (None, c['vm'])]
+
+    def _show(self, vm, name):
+        for c in self.has:
+            if name in (None, c['name']):
+                return c
+        raise client.Refused(f"{self.address}: there is no '{name}'")
+
+    _verify = _show
+
+    def _remove(self, vm, name):
+        self.has.remove(self._show(vm, name))
+
+    def _prune(self, vm, keep):
+        removed, self.has = self.has[:-keep], self.has[-keep:]
+        return [c['name'] for c in removed]
+
+
+class Case(unittest.TestCase):
+    def play(self, *servers):
+        """The client meets these."""
+        self.servers = {s.address: s for s in servers}
+        patched = mock.patch.object(
+            client, 'MemServer', lambda address, _tls=None:
+            self.servers[address])
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def play_whole(self):
+        self.play(Played(A, [checkpoint(part=0)]),
+                  Played(B, [checkpoint(part=1)]))
+
+
+class Sets(Case):
+    def test_best(self):
+        """A set that is whole, before one that is newer."""
+        old = [(A, checkpoint(part=0)), (B, checkpoint(part=1))]
+        new = (C, checkpoint(part=1, created=5, of=OTHER))
+        self.assertEqual(sets.best([new, *old]).id, SET)
+        self.assertEqual(sets.best([new, *old]).addresses(), [A, B])
+        self.assertEqual(sets.best([new]).missing(), [0])
+        self.assertRaisesRegex(MigrateError, 'part 0 of 2 is at none',
+                               sets.best([new]).addresses)
+        self.assertIsNone(sets.best([(A, checkpoint())]))
+
+    def test_parts_of_two_sets(self):
+        """Under one name: they do not go together."""
+        found = [(A, checkpoint(part=0)), (B, checkpoint(part=1, of=OTHER))]
+        self.assertTrue(sets.best(found).missing())
+
+    def test_prune(self):
+        """A part whose others are missing takes nobody's place."""
+        whole = [(A, checkpoint('old', 1, 0)), (B, checkpoint('old', 1, 1)),
+                 (A, checkpoint('new', 3, 0, of=OTHER)),
+                 (B, checkpoint('new', 3, 1, of=OTHER))]
+        rest = (B, checkpoint('rest', 9, 1, of='set-3'))
+        middle = (B, checkpoint('middle', 2, 1, of='set-4'))
+        plain = (B, checkpoint('plain', 4))
+        for found, keep, wanted in (
+                (whole, 1, [(A, 'old'), (B, 'old')]),
+                (whole, 2, []),
+                ([*whole, rest], 1, [(A, 'old'), (B, 'old')]),
+                ([*whole, rest], 2, []),
+                ([*whole, middle], 1,
+                 [(A, 'old'), (B, 'old'), (B, 'middle')]),
+                ([*whole, plain], 2, [(A, 'old'), (B, 'old')]),
+                ([rest], 1, [])):
+            self.assertEqual(sets.to_prune(found, keep), wanted)
+
+
+class Announcing(Case):
+    wish = {'vm': 'vm1', 'name': 'one', 'ram': 1 << 30, 'channels': 4,
+            'source': SOURCE}
+
+    def test_parts(self):
+        self.play(*map(Played, ADDRESSES))
+        with Receivers(ADDRESSES, None) as receivers:
+            receivers.announce(**self.wish)
+        head, *others = (self.servers[a].asked[0] for a in ADDRESSES)
+        self.assertEqual(head, ('announce', {
+            **self.wish, 'set': receivers.set, 'part': 0, 'parts': 3}))
+        for part, asked in enumerate(others, 1):
+            self.assertEqual(asked, ('announce', {
+                **{k: v for k, v in self.wish.items() if k != 'source'},
+                'set': receivers.set, 'part': part, 'parts': 3,
+                'head': 'tcp:a:99'}))
+        self.assertIsNone(receivers.uri)
+        channels = receivers.arguments()['channels']
+        self.assertEqual([c['channel-type'] for c in channels],
+                         ['main', 'data', 'data', 'data'])
+        self.assertEqual([c['addr']['host'] for c in channels],
+                         ['a', 'a', 'b', 'c'])
+        self.assertEqual(channels[0]['addr'], {
+            'transport': 'socket', 'type': 'inet', 'host': 'a', 'port': '99'})
+
+    def test_one(self):
+        """Nothing of parts."""
+        self.play(Played(A))
+        with Receivers([A], None) as receivers:
+            receivers.announce(**self.wish)
+        self.assertEqual(self.servers[A].asked, [('announce', self.wish)])
+        self.assertEqual((receivers.uri, receivers.arguments()),
+                         ('tcp:a:99', {}))
+
+    def test_refused(self):
+        """At one of them: the others forget it, and it is told which."""
+        self.play(Played(A), Played(B), Played(C, refuses={
+            'announce': 'no room'}))
+        with Receivers(ADDRESSES, None) as receivers, \
+                self.assertRaisesRegex(Unable, 'tcp:c:1: no room') as caught:
+            receivers.announce(**self.wish)
+        self.assertEqual(caught.exception.addresses, [C])
+        for address in A, B:
+            self.assertIn('cancel', self.servers[address].commands())
+
+    def test_lost(self):
+        self.play(Played(A), Played(B, dies=('status',)))
+        with Receivers([A, B], None) as receivers:
+            receivers.announce(**self.wish)
+            why, lost = receivers.give_up()
+        self.assertEqual(lost, [B])
+        self.assertRegex('\n'.join(why), 'tcp:b:1: the connection is lost')
+
+    def test_wait(self):
+        """For those that do not tell QEMU that they have it."""
+        self.play(*map(Played, ADDRESSES))
+        with Receivers(ADDRESSES, None) as receivers:
+            receivers.announce(**self.wish)
+            receivers.wait()
+        self.assertEqual([self.servers[a].commands() for a in ADDRESSES], [
+            ['announce'], *2 * [['announce', 'wait']]])
+
+    def test_not_there(self):
+        self.play(Played(A), Played(B, dies=('connect',)))
+        with self.assertRaises(Unable) as caught, Receivers([A, B], None):
+            pass
+        self.assertEqual(caught.exception.addresses, [B])
+
+
+class Choosing(unittest.TestCase):
+    """Which servers get the parts."""
+
+    def save(self, parts, *ends):
+        """@ends: what the tries end with.  Returns the servers of each."""
+        saver = toserver.ServerSaver(argparse.Namespace(
+            server=ADDRESSES, parts=parts, level=None, bandwidth=None,
+            bound=None, set=[]))
+        tries = []
+
+        def play(addresses, *_):
+            tries.append(addresses)
+            end = ends[len(tries) - 1]
+            if end:
+                raise end
+            return {}
+        with mock.patch.object(saver, '_save', play), \
+                contextlib.suppress(MigrateError):
+            saver.save('one', None, mock.Mock())
+        return tries
+
+    def test_next(self):
+        lost = Unable('gone', [A])
+        self.assertEqual(self.save(2, lost, None), [[A, B], [B, C]])
+        self.assertEqual(self.save(3, lost), [ADDRESSES])
+        self.assertEqual(self.save(2, MigrateError('QEMU does not want')),
+                         [[A, B]])
+        self.assertEqual(self.save(1, lost, MigrateError('no'), None),
+                         [[A], [B], [C]])
+
+    def channels(self, params, parts):
+        asked = toserver.ServerSaver._channels(
+            lambda _: {'multifd-channels': 2}, params, parts)
+        return asked, params
+
+    def test_channels(self):
+        """Each part needs one; what the user has set stays."""
+        self.assertEqual(self.channels({}, 1), (2, {}))
+        self.assertEqual(self.channels({}, 3), (3, {'multifd-channels': 3}))
+        given = {'multifd-channels': 4}
+        self.assertEqual(self.channels(given, 3), (4, given))
+        self.assertRaisesRegex(MigrateError, 'need 5', self.channels, given, 5)
+
+
+class Usage(unittest.TestCase):
+    def parse(self, *words):
+        made = parser.of_command(options.COMMANDS['checkpoint save'])
+        args = made.parse_args(['--qmp', '/x', *words])
+        with contextlib.redirect_stderr(io.StringIO()) as err, \
+                contextlib.suppress(SystemExit):
+            place.check(made, args)
+            return args.parts
+        return err.getvalue()
+
+    def test_parts(self):
+        servers = '--server', 'a:1,b:1'
+        self.assertEqual(self.parse(*servers, '--parts', 'all'), 2)
+        self.assertEqual(self.parse(*servers, '--parts', '2'), 2)
+        self.assertEqual(self.parse(*servers, '--parts', '1', '--copies',
+                                    '2'), 1)
+        for words, why in (
+                ((*servers, '--parts', '3'), 'needs as many servers'),
+                (('--server', 'a:1,a:1', '--parts', '2'), 'twice'),
+                ((*servers, '--parts', '2', '--copies', '2'), '--copies'),
+                ((*servers, '--parts', '2', '--incremental'),
+                 '--incremental'),
+                ((*servers, '--parts', '2', '--tls', 'psk', '--tls-dir',
+                  '/x'), '--tls'),
+                ((*servers, '--parts', '2', '--disk', 'auto'), '--disk'),
+                (('--dir', '/x', '--parts', '2'), 'is not for --dir')):
+            self.assertIn(why, self.parse(*words))
+        self.assertRaises(units.Bad, units.parts, '0')
+
+
+class Looking(Case):
+    def call(self, main, name, *words):
+        """(exit status, standard output, standard error)"""
+        with contextlib.redirect_stdout(io.StringIO()) as out, \
+                contextlib.redirect_stderr(io.StringIO()) as err:
+            code = main(parser.of_command(options.COMMANDS[name]), [
+                '--server', ','.join(self.servers), '--vm', 'vm1', *words])
+        return code, out.getvalue(), err.getvalue()
+
+    def test_whole(self):
+        self.play_whole()
+        code, out, _ = self.call(look.main_list, LIST)
+        self.assertRegex(out, '(?s)part 0 of 2.*part 1 of 2')
+        self.assertNotIn('not whole', out)
+        code, out, _ = self.call(look.main_show, SHOW, 'one')
+        self.assertRegex(out, f'(?s)part 0 .*{A}.*part 1 .*{B}')
+        code, out, _ = self.call(look.main_verify, VERIFY, 'one')
+        self.assertEqual((code, out), (0, (
+            f'part 0 of one of vm1 at {A}: good\n'
+            f'part 1 of one of vm1 at {B}: good\n')))
+
+    def test_part_missing(self):
+        self.play(Played(A, [checkpoint(part=1)]), Played(B))
+        why = 'not whole: part 0 of 2'
+        for main, name in ((look.main_list, LIST), (look.main_show, SHOW)):
+            code, out, _ = self.call(main, name)
+            self.assertIn(why, out)
+        code, _, err = self.call(look.main_verify, VERIFY)
+        self.assertEqual(code, 1)
+        self.assertIn(why, err)
+        self.assertNotIn('verify', self.servers[A].commands())
+
+    def test_prune(self):
+        self.play_whole()
+        self.servers[A].has.append(checkpoint('new', 2, 0, of=OTHER))
+        self.servers[B].has.append(checkpoint('new', 2, 1, of=OTHER))
+        self.servers[B].has.append(checkpoint('rest', 3, 1, of='set-3'))
+        code, out, _ = self.call(look.main_prune, PRUNE, '--keep', '1',
+                                 '--json')
+        self.assertEqual((code, json.loads(out)), (0, {A: ['one'],
+                                                       B: ['one']}))
+        self.assertEqual([c['name'] for c in self.servers[B].has],
+                         ['new', 'rest'])
+
+    def test_prune_without_sets(self):
+        """By the server."""
+        self.play(Played(A, [checkpoint(), checkpoint('new', 2)]))
+        self.call(look.main_prune, PRUNE, '--keep', '1')
+        self.assertIn('prune', self.servers[A].commands())
+
+
+class Ends:
+    """A Serving."""
+
+    def __init__(self, end=None):
+        self.end, self.told, self.killed = end, {'restore': 1}, False
+
+    def ended(self):
+        return self.end
+
+    def pump(self):
+        pass
+
+    def kill(self):
+        self.killed = True
+
+
+class Restoring(Case):
+    def args(self, **more):
+        return argparse.Namespace(**{
+            'server': list(self.servers), 'vm': 'vm1', 'name': 'one',
+            'channels': 2, 'instant': False, 'domain': None, 'to': None,
+            'tls': None, **more})
+
+    def origin(self, **more):
+        with mock.patch.object(fromparts.FromServer, '_find_own',
+                               lambda _: None):
+            return fromparts.of(self.args(**more))
+
+    def test_parts(self):
+        """All servers are told of the same set, and channels for each."""
+        self.play(*(Played(a, [checkpoint(part=n, parts=3)])
+                    for n, a in zip((2, 0, 1), ADDRESSES)))
+        origin = self.origin()
+        self.assertEqual(origin.channels, 3)
+        with mock.patch.object(fromparts, 'Serving') as serving:
+            origin.serve('unix:/x', whole=True, channels=3)
+        self.assertEqual([c.args[0] for c in serving.call_args_list],
+                         [B, C, A])
+        for call in serving.call_args_list:
+            self.assertEqual(call.args[2], {
+                'vm': 'vm1', 'name': 'one', 'to': 'unix:/x', 'set': SET,
+                'whole': True, 'channels': 3})
+
+    def test_refused(self):
+        """Before anybody is told to do anything."""
+        self.play_whole()
+        for more, why in (({'instant': True}, 'whole only'),
+                          ({'domain': 'vm2'}, 'as a domain'),
+                          ({'to': 'tcp:x:1', 'channels': 1}, '--channels')):
+            self.assertRaisesRegex(MigrateError, why, self.origin, **more)
+        for has in ([], [checkpoint(part=1, of=OTHER)]):
+            self.servers[B].has = has
+            self.assertRaisesRegex(MigrateError, 'not whole: part',
+                                   self.origin)
+        self.assertEqual({c for s in self.servers.values()
+                          for c in s.commands()}, {'show'})
+
+    def test_not_in_parts(self):
+        self.play(Played(A, [checkpoint()]))
+        self.assertNotIsInstance(self.origin(), fromparts.FromParts)
+
+    def test_one_fails(self):
+        """Then all fail."""
+        head, other = Ends(), Ends()
+        together = fromparts.Together({A: head, B: other})
+        self.assertIsNone(together.ended())
+        head.end = ''
+        self.assertIsNone(together.ended())
+        other.end = ''
+        self.assertEqual(together.ended(), '')
+        head.end, other.end = None, 'disk on fire'
+        self.assertEqual(together.ended(), f'{B}: disk on fire')
+        together.kill()
+        self.assertTrue(head.killed and other.killed)
+
+
+class OtherDisks(unittest.TestCase):
+    def test_not_loaded(self):
+        """A checkpoint of the same name at the next server."""
+        shown = {'source': {'disks': ['one']}}
+        its = fromserver.FromServer.__new__(fromserver.FromServer)
+        its.shown, its.vm, its.name, its.tls = shown, 'vm', 'a', None
+        its.servers, its.turn = ['x:1'], 0
+        for there, goes in (('one', True), ('two', False)):
+            server = mock.MagicMock()
+            server.return_value.__enter__.return_value.return_value = {
+                'source': {'disks': [there]}}
+            with mock.patch.object(fromserver.client, 'MemServer', server), \
+                    mock.patch.object(fromserver, 'Serving') as serving:
+                end = its.serve('unix:/x').ended()
+            self.assertEqual(serving.called, goes)
+            if not goes:
+                self.assertIn('has other disks', end)
+
+
+if __name__ == '__main__':
+    unittest.main()
