@@ -186,3 +186,22 @@ check_sum() { # TARBALL
             "expected $want; remove it and try again"
     note "$name: checksum not known to this script (sha256 $sum)"
 }
+
+# The release that a source tree or a tarball is of; empty if it is none of QEMU
+qemu_version() { # DIR|TARBALL
+    if [ -d "$1" ]; then
+        cat "$1/VERSION" 2>/dev/null
+    else
+        # The file VERSION of its top directory
+        tar -xOf "$1" --wildcards --no-wildcards-match-slash --occurrence=1 \
+            '*/VERSION' 2>/dev/null
+    fi
+}
+
+# The list in patches/ that is for this release of QEMU
+series_for() { # DIR|TARBALL
+    case $(qemu_version "$1") in
+    10.2.*) echo series-10.2 ;;
+    *) echo series ;;
+    esac
+}

@@ -19,6 +19,8 @@ PAGE = 128 << 20                # where the page of counter.h is
 MAGIC = 0x544e554f434d4c54
 FIELDS = ('magic', 'alive', 'work', 'state', 'stop', 'runs')
 STOP_OFFSET = 8 * FIELDS.index('stop')
+CLIENTS_OFFSET = 8 * len(FIELDS)
+MAX_CLIENTS = 8
 STARTING, READY, DONE, FAILED = range(4)
 TROUBLE = re.compile(r'TLM-(?:BENCH|GUEST)-(?:FAILED|CORRUPT).*|'
                      r'.*Kernel panic.*|.*BUG: .*|.*Oops.*|.* segfault .*|'
@@ -45,9 +47,10 @@ class BenchGuest(Guest):
         self.machine, self.vcpus = machine, vcpus
         self.files = image(name)
         settings = {'run': name, 'counter': hex(PAGE), **settings}
-        # memmap: the page is no memory that Linux uses
+        # memmap: the page is no memory that Linux uses.  nosoftlockup: a host
+        # that is busy is no fault of the guest
         self.append = (f'console=ttyS0 quiet panic=-1 no_timer_check '
-                       f'memmap=4K${PAGE:#x} ' + ' '.join(
+                       f'nosoftlockup memmap=4K${PAGE:#x} ' + ' '.join(
                            f'tlm_{k}={v}' for k, v in settings.items()))
 
     def close(self):
@@ -68,6 +71,14 @@ class BenchGuest(Guest):
             vm.bench_block, PAGE, 8 * len(FIELDS)))
         found = dict(zip(FIELDS, values))
         return found if found['magic'] == MAGIC else dict.fromkeys(FIELDS, 0)
+
+    def clients(self, vm):
+        """[(asked for, acknowledged)] of each client of journal.c: which
+        records it has written."""
+        self.counter(vm)
+        numbers = struct.unpack(f'<{2 * MAX_CLIENTS}Q', vm.read_block(
+            vm.bench_block, PAGE + CLIENTS_OFFSET, 16 * MAX_CLIENTS))
+        return [pair for pair in zip(numbers[::2], numbers[1::2]) if pair[0]]
 
     def progress(self, vm):
         """pages: units of work of whatever size."""

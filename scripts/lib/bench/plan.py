@@ -2,8 +2,6 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-import json
-import os
 import time
 from statistics import median
 
@@ -62,17 +60,6 @@ def duration(run, done):
             median_of(lambda k: True) or UNKNOWN_S)
 
 
-def _append(path, result):
-    """One line, on a line of its own."""
-    with open(path, 'a+b') as f:
-        end = f.seek(0, os.SEEK_END)
-        if end:
-            f.seek(end - 1)
-            if f.read(1) != b'\n':
-                f.write(b'\n')
-        f.write((json.dumps(result) + '\n').encode())
-
-
 def execute(plan, path, limit_of, measure, tell):
     """Make the runs that are missing in the file @path.  limit_of(workload):
     when a run is cut; measure(workload, mode): a result; tell(made, of,
@@ -92,7 +79,7 @@ def execute(plan, path, limit_of, measure, tell):
                   'time': int(time.time()),
                   'wall_s': round(time.monotonic() - begin, 2)}
         done[key(run)] = result
-        _append(path, result)
+        store.append(path, result)
     return done
 
 

@@ -35,6 +35,17 @@ def read(path):
     return results
 
 
+def append(path, result):
+    """One line, on a line of its own."""
+    with open(path, 'a+b') as f:
+        end = f.seek(0, os.SEEK_END)
+        if end:
+            f.seek(end - 1)
+            if f.read(1) != b'\n':
+                f.write(b'\n')
+        f.write((json.dumps(result) + '\n').encode())
+
+
 def unpack(path):
     """Have @path as a file that can be appended to."""
     if os.path.exists(path) or not exists(path):
