@@ -33,7 +33,8 @@ MAIN = {options.MIGRATE: migrate.main, options.ESTIMATE: estimate.main,
         memserver.LIST: memserver_look.main_list,
         memserver.SHOW: memserver_look.main_show,
         memserver.VERIFY: memserver_look.main_verify,
-        memserver.PRUNE: memserver_look.main_prune}
+        memserver.PRUNE: memserver_look.main_prune,
+        memserver.REMOVE: memserver_look.main_remove}
 
 
 def find(words):

@@ -16,6 +16,7 @@ import uuid
 
 from test_memserver import MemServerCase
 from tlm.checkpoint import mappedram
+from tlm.checkpoint.receivers import Receivers
 from tlmtest import migration
 from tlmtest.fakesource import FakeSource, page
 from tlmtest.guests import RomGuest
@@ -264,11 +265,14 @@ class FakeCase(SetCase):
         """servers, sessions, source: the first pages have been sent"""
         servers = self.servers(parts, **config)
         sessions = self.announce_set(servers, level=level)
+        return servers, sessions, self.started(sessions)
+
+    def started(self, sessions):
         source = self.source(sessions)
         source.start()
-        for i in range(parts):
+        for i in range(len(sessions)):
             source.send(i, {i: page(f'page {i}')})
-        return servers, sessions, source
+        return source
 
     def peer(self, session, **hello):
         peer = FakePeer(session['uri'], **{'identity': session['set'],
@@ -382,6 +386,7 @@ class Faults(FakeCase):
                          ({'channels': 1}, 'as many channels'),
                          ({'part': 1}, 'say head='),
                          ({'head': 'tcp:127.0.0.1:1'}, 'say no head='),
+                         ({'head-id': str(uuid.uuid4())}, 'head-id is'),
                          ({'part': 1, 'head': 'file:/x'}, "'head' must be"),
                          ({'parent': 'zero'}, 'cannot be an increment'),
                          ({'part': 1, 'head': 'tcp:127.0.0.1:1',
@@ -432,6 +437,9 @@ class Faults(FakeCase):
         for part in (0, 1):
             with self.sub(part=part):
                 servers, sessions, source = self.begin()
+                wait_until(lambda: servers[0][1](
+                    'status', session=sessions[0]['session'])['peers'], 60,
+                    'the servers know each other')
                 servers[part][1]('cancel', session=sessions[part]['session'])
                 self.assert_failed(servers, sessions, source, 'cancelled',
                                    'cancelled')
@@ -476,9 +484,12 @@ class Faults(FakeCase):
         for first in (struct.pack('>II16sB39s', 0x11223344, 1, b'', 0, b''),
                       struct.pack('>IIBI', MAIN, 3, 7, 2) + b'pc'):
             with self.subTest(first=first[:4]):
-                servers, sessions, source = self.begin()
+                servers = self.servers(2)
+                sessions = self.announce_set(servers)
+                # It listens until all is there
                 s = connect(sessions[1]['uri'])
                 self.addCleanup(s.close)
+                source = self.started(sessions)
                 s.sendall(first)
                 with contextlib.suppress(ConnectionError):
                     self.assertEqual(s.recv(1), b'')
@@ -599,14 +610,67 @@ class Faults(FakeCase):
         shown, = servers[0][1]('list')
         self.assertEqual((shown['part'], shown['parts']), (0, 2))
 
-    def fake_head(self, level='memory'):
+    def test_outcome(self):
+        """What the head says of a set before it has committed, when it has,
+        and when it has been removed."""
+        servers, sessions, source, peer = self.fake_part('durable')
+        (server, control), = servers
+        wish = {'set': sessions[0]['set'], 'head-id': control('whoami')['id']}
+
+        def outcome():
+            return control('outcome', **wish)['outcome']
+        self.assertEqual(outcome(), 'pending')
+        peer.send_ranks([(64, 0)])
+        peer.send(FakePeer.RANKS_END)
+        peer.hear_until(FakePeer.SUPERSEDED_END)
+        peer.send(FakePeer.STORED)
+        self.assertIn(outcome(), ('pending', 'committed'))
+        peer.hear_until(FakePeer.COMMIT)
+        control.wait(sessions[0]['session'])
+        self.assertEqual(outcome(), 'committed')
+        server.kill()
+        control = self.control(server.start())
+        self.assertEqual(outcome(), 'committed')
+        with self.assertRaisesRegex(Refused, 'not a matter of this server'):
+            control('outcome', **{**wish, 'head-id': str(uuid.uuid4())})
+        with self.assertRaisesRegex(Refused, 'no checkpoint .* in set'):
+            control('remove', vm='vm1', name='one', set=str(uuid.uuid4()))
+        control('remove', vm='vm1', name='one', set=wish['set'])
+        self.assertEqual(outcome(), 'none')
+
+    def test_never_committed(self):
+        """A part that was kept goes before the next save of its name, if its
+        head says so; else it stays."""
+        for level in ('memory', 'durable'):
+            for knows in (True, False):
+                with self.sub(level=level, knows=knows):
+                    asked = self.server()
+                    head_id = self.control(asked)('whoami')['id'] if knows \
+                        else str(uuid.uuid4())
+                    servers, sessions, head = self.fake_head(level,
+                                                             head_id=head_id)
+                    server, control = servers[0]
+                    self.send_part(sessions[0], head)
+                    self.drop(head)
+                    head.hear_until(FakePeer.STORED)
+                    head.close()
+                    control.wait(sessions[0]['session'])
+                    if level == 'durable':
+                        server.kill()
+                        control = self.control(server.start())
+                    with Receivers([server.address], None) as receivers:
+                        receivers.make_way([asked.address], 'vm1', 'one')
+                    self.assertEqual(len(control('list')), not knows)
+                    control.close()
+
+    def fake_head(self, level='memory', **more):
         """A part whose head is the test; it has the layout."""
         servers = self.servers(1)
         head = FakeHead()
         self.addCleanup(head.close)
         session = servers[0][1].announce(
             set=str(uuid.uuid4()), parts=2, part=1, channels=2, level=level,
-            head=head.uri)
+            head=head.uri, **more)
         self.assertEqual(head.accept()[8:44].decode(), session['set'])
         head.send(FakePeer.LAYOUT, struct.pack('>IH', 2, 2) + b'pc' +
                   bytes(2) + b'\6pc.ram' + struct.pack('>Q', 64 << 12))

@@ -14,7 +14,7 @@ from tlm.checkpoint import fromparts, fromserver, place, toserver
 from tlm.checkpoint.receivers import Receivers, Unable
 from tlm.errors import MigrateError
 from tlm.memserver import client, look, sets
-from tlm.memserver.commands import LIST, PRUNE, SHOW, VERIFY
+from tlm.memserver.commands import LIST, PRUNE, REMOVE, SHOW, VERIFY
 
 A, B, C = ADDRESSES = [f'tcp:{host}:1' for host in 'abc']
 SET, OTHER = 'set-1', 'set-2'
@@ -22,21 +22,21 @@ SOURCE = {'type': 'q35', 'qemu': '10.0.13', 'status': 'running',
           'command': ['qemu'], 'running': True, 'uuid': None}
 
 
-def checkpoint(name='one', created=1, part=None, parts=2, of=SET):
+def checkpoint(name='one', created=1, part=None, parts=2, of=SET, **more):
     """As a server shows it; @part: None for one that is not in parts."""
     return {'vm': 'vm1', 'name': name, 'created': f'2026-01-{created:02}T',
             'level': 'durable', 'in-memory': False, 'ram': 1 << 30,
             'allocated': 1 << 20, 'source': SOURCE,
             **({} if part is None else
-               {'set': of, 'part': part, 'parts': parts})}
+               {'set': of, 'part': part, 'parts': parts, **more})}
 
 
 class Played:
     """A server.  @dies: commands at which it is gone; @refuses: what it does
-    not want, and why"""
+    not want, and why; @goes_on: the set that it is to commit"""
 
-    def __init__(self, address, has=(), dies=(), refuses=None):
-        self.address, self.has = address, list(has)
+    def __init__(self, address, has=(), dies=(), refuses=None, goes_on=None):
+        self.address, self.has, self.goes_on = address, list(has), goes_on
         self.dies, self.refuses, self.asked = dies, refuses or {}, []
 
     def __enter__(self):
@@ -77,8 +77,20 @@ class Played:
 
     _verify = _show
 
-    def _remove(self, vm, name):
-        self.has.remove(self._show(vm, name))
+    def _remove(self, vm, name, set):
+        there = self._show(vm, name)
+        assert there.get('set') == set
+        self.has.remove(there)
+
+    def _whoami(self):
+        return {'id': 'id of ' + self.address}
+
+    def _outcome(self, set, head_id):
+        assert head_id == self._whoami()['id']
+        return {'outcome': 'pending' if set == self.goes_on else
+                'committed' if (set, 0) in (
+                    (c.get('set'), c.get('part')) for c in self.has)
+                else 'none'}
 
     def _prune(self, vm, keep):
         removed, self.has = self.has[:-keep], self.has[-keep:]
@@ -134,7 +146,8 @@ class Sets(Case):
                  [(A, 'old'), (B, 'old'), (B, 'middle')]),
                 ([*whole, plain], 2, [(A, 'old'), (B, 'old')]),
                 ([rest], 1, [])):
-            self.assertEqual(sets.to_prune(found, keep), wanted)
+            self.assertEqual([(a, c['name']) for a, c in
+                              sets.to_prune(found, keep)], wanted)
 
 
 class Announcing(Case):
@@ -145,14 +158,14 @@ class Announcing(Case):
         self.play(*map(Played, ADDRESSES))
         with Receivers(ADDRESSES, None) as receivers:
             receivers.announce(**self.wish)
-        head, *others = (self.servers[a].asked[0] for a in ADDRESSES)
+        head, *others = (self.servers[a].asked[-1] for a in ADDRESSES)
         self.assertEqual(head, ('announce', {
             **self.wish, 'set': receivers.set, 'part': 0, 'parts': 3}))
         for part, asked in enumerate(others, 1):
             self.assertEqual(asked, ('announce', {
-                **{k: v for k, v in self.wish.items() if k != 'source'},
+                **self.wish, 'source': None,
                 'set': receivers.set, 'part': part, 'parts': 3,
-                'head': 'tcp:a:99'}))
+                'head': 'tcp:a:99', 'head_id': f'id of {A}'}))
         self.assertIsNone(receivers.uri)
         channels = receivers.arguments()['channels']
         self.assertEqual([c['channel-type'] for c in channels],
@@ -197,7 +210,7 @@ class Announcing(Case):
             receivers.announce(**self.wish)
             receivers.wait()
         self.assertEqual([self.servers[a].commands() for a in ADDRESSES], [
-            ['announce'], *2 * [['announce', 'wait']]])
+            ['whoami', 'announce'], *2 * [['announce', 'wait']]])
 
     def test_not_there(self):
         self.play(Played(A), Played(B, dies=('connect',)))
@@ -324,6 +337,27 @@ class Looking(Case):
         self.assertEqual([c['name'] for c in self.servers[B].has],
                          ['new', 'rest'])
 
+    def test_removed_as_wholes(self):
+        """The head first: else it would promise a set that is not whole."""
+        self.play(Played(A, [checkpoint(part=1)]),
+                  Played(B, [checkpoint(part=0)], dies=('remove',)))
+        code, _, err = self.call(look.main_remove, REMOVE, 'one')
+        self.assertEqual((code, err.count('connection is lost')), (1, 1))
+        self.assertTrue(self.servers[A].has)
+        self.servers[B].dies = ()
+        code, out, _ = self.call(look.main_remove, REMOVE, 'one')
+        self.assertEqual(out, f'Removed one from {A}\nRemoved one from {B}\n')
+        code, _, err = self.call(look.main_remove, REMOVE, 'one')
+        self.assertIn("there is no checkpoint 'one'", err)
+
+    def test_prune_uncommitted(self):
+        """However new they are."""
+        self.play_whole()
+        self.servers[B].has.append(checkpoint(
+            'rest', 3, 1, of=OTHER, **{'head-id': f'id of {A}'}))
+        code, out, _ = self.call(look.main_prune, PRUNE, '--keep', '1')
+        self.assertEqual((code, out), (0, f'Removed rest from {B}\n'))
+
     def test_prune_without_sets(self):
         """By the server."""
         self.play(Played(A, [checkpoint(), checkpoint('new', 2)]))
@@ -345,6 +379,40 @@ class Ends:
 
     def kill(self):
         self.killed = True
+
+
+class MakingWay(Case):
+    """For a checkpoint under the name of a part that was kept."""
+
+    def make_way(self, *servers, others=(), head=A):
+        """Returns what B, which has the part, has afterwards."""
+        self.play(Played(B, [checkpoint(
+            part=1, **({'head-id': f'id of {head}'} if head else {}))]),
+            *servers)
+        with Receivers([B], None) as receivers:
+            receivers.make_way(others, 'vm1', 'one')
+        return self.servers[B].has
+
+    def test_never_committed(self):
+        self.assertFalse(self.make_way(Played(A), others=[A]))
+
+    def test_kept(self):
+        for servers in ([Played(A, [checkpoint(part=0)])],      # committed
+                        [Played(A, goes_on=SET)],
+                        [Played(A, dies=('list',))],
+                        [Played(A, refuses={'outcome': 'too old'})],
+                        [Played(C)]):                           # another head
+            others = [s.address for s in servers]
+            self.assertTrue(self.make_way(*servers, others=others))
+        self.assertTrue(self.make_way(Played(A), others=[A], head=None))
+
+    def test_other_name(self):
+        """What is not in the way is not asked about."""
+        self.play(Played(A), Played(B, [checkpoint('two', part=1)]))
+        with Receivers([B], None) as receivers:
+            receivers.make_way([A], 'vm1', 'one')
+        self.assertEqual(self.servers[A].commands(), [])
+        self.assertEqual(self.servers[B].commands(), ['list'])
 
 
 class Restoring(Case):

@@ -160,7 +160,8 @@ class Options(unittest.TestCase):
               'cluster watch': ['--dir', 'd', '--every', '9s'],
               'cluster restore': ['--dir', 'd', 'name'],
               **dict.fromkeys(memservers.MEMSERVER, ['--server', 'h:1']),
-              'memserver prune': ['--server', 'h:1', '--keep', '9']}
+              'memserver prune': ['--server', 'h:1', '--keep', '9'],
+              'memserver remove': ['--server', 'h:1', 'x']}
     SAMPLES = {'TIME': '20s', 'RATE': '300MB/s', 'N': '3',
                'K': '3', 'SIZE': '1GiB',
                'STEPS': '0.5-(2)', 'NAME=VALUE': 'a=1',

@@ -51,6 +51,7 @@ void checkpoint_unref(Checkpoint *c)
     g_free(c->source);
     g_free(c->identity);
     g_free(c->set);
+    g_free(c->head_id);
     g_free(c);
 }
 

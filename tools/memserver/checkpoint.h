@@ -34,6 +34,7 @@ typedef struct Checkpoint {
     char *identity;                     /* see checkpoint_identify() */
     char *set;                          /* UUID of all parts; NULL: whole */
     unsigned part, parts;               /* parts: 1 of a whole one */
+    char *head_id;                      /* store of part 0; NULL: not known */
     uint64_t ram;                       /* bytes of all blocks */
     Generation *generation;             /* NULL: in the file only */
     GByteArray *state;                  /* of the devices; as generation */

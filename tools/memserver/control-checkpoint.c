@@ -97,11 +97,12 @@ static bool part(const ControlCall *c, SessionWish *w, GError **errp)
 
     if (!control_string(c, "set", &w->set, errp) ||
         !control_string(c, "head", &w->head, errp) ||
+        !control_string(c, "head-id", &w->head_id, errp) ||
         !control_uint(c, "part", &number, errp) ||
         !control_uint(c, "parts", &parts, errp)) {
         return false;
     }
-    if (parts == 1 && !number && !w->set && !w->head) {
+    if (parts == 1 && !number && !w->set && !w->head && !w->head_id) {
         return true;
     }
     if (!part_is_possible(w->set, number, parts)) {
@@ -112,6 +113,10 @@ static bool part(const ControlCall *c, SessionWish *w, GError **errp)
         return ms_fail(errp, number ? "part %u needs the data address of "
                        "part 0: say head=" : "part %u is the head: say no "
                        "head=", (unsigned)number);
+    }
+    if (w->head_id && (!number || !g_uuid_string_is_valid(w->head_id))) {
+        return ms_fail(errp, "head-id is a UUID, that of the server of part 0 "
+                       "(whoami), for the other parts");
     }
     w->part = number;
     w->parts = parts;
@@ -212,13 +217,43 @@ static struct json_object *cancel(const ControlCall *c, GError **errp)
     return view(s);
 }
 
+/*
+ * What became of a set of which this server has, or was to have, part 0.  Only
+ * the server that the set was announced with can say that there was no commit.
+ * A set that goes on is looked for first: it may be committed meanwhile.
+ */
+static struct json_object *outcome(const ControlCall *c, GError **errp)
+{
+    const char *set = NULL, *id = NULL;
+    struct json_object *o;
+    bool pending;
+
+    if (!control_string(c, "set", &set, errp) ||
+        !control_string(c, "head-id", &id, errp)) {
+        return NULL;
+    }
+    if (strcmp(id, store_id(c->server->store))) {
+        ms_fail(errp, "part 0 of set %s is not a matter of this server: it is "
+                "%s", set, store_id(c->server->store));
+        return NULL;
+    }
+    pending = session_of_set_goes_on(c->server, set);
+    o = json_object_new_object();
+    json_set_string(o, "outcome",
+                    pending ? "pending"
+                    : store_has_head(c->server->store, set) ? "committed"
+                    : "none");
+    return o;
+}
+
 const ControlCommand control_checkpoint_commands[] = {
     { "announce", "vm! name! ram! parent channels level return-path hold "
-      "confirm source senders set part parts head", announce },
+      "confirm source senders set part parts head head-id", announce },
     { "status", "session!", status },
     { "wait", "session! timeout-ms", wait_end },
     { "release", "session!", release },
     { "confirm", "session! incremental! source", confirm },
     { "cancel", "session!", cancel },
+    { "outcome", "set! head-id!", outcome },
     { NULL },
 };

@@ -24,6 +24,9 @@ static struct json_object *describe(const ControlCall *c, Checkpoint *k)
         json_set_uint(o, "part", k->part);
         json_set_uint(o, "parts", k->parts);
     }
+    if (k->head_id) {
+        json_set_string(o, "head-id", k->head_id);
+    }
     json_set_uint(o, "ram", k->ram);
     json_set_string(o, "level", level_names[k->file.there]);
     json_set_bool(o, "in-memory", k->generation);
@@ -168,11 +171,12 @@ static struct json_object *prune(const ControlCall *c, GError **errp)
 
 static struct json_object *remove_one(const ControlCall *c, GError **errp)
 {
-    const char *vm = NULL, *name = NULL;
+    const char *vm = NULL, *name = NULL, *set = NULL;
 
     if (!control_name(c, "vm", &vm, errp) ||
         !control_name(c, "name", &name, errp) ||
-        !store_remove(c->server->store, c->who, vm, name, errp)) {
+        !control_string(c, "set", &set, errp) ||
+        !store_remove(c->server->store, c->who, vm, name, set, errp)) {
         return NULL;
     }
     return json_object_new_object();
@@ -192,6 +196,7 @@ static struct json_object *whoami(const ControlCall *c, GError **errp)
     struct json_object *o = json_object_new_object();
 
     json_set_string(o, "you", c->who);
+    json_set_string(o, "id", store_id(c->server->store));
     if (tls) {
         json_set_string(o, "server", tls_client_name(tls));
     }
@@ -204,7 +209,7 @@ const ControlCommand control_store_commands[] = {
     { "identify", "vm! name! identity!", identify },
     { "verify", "vm! name", verify },
     { "prune", "vm! keep!", prune },
-    { "remove", "vm! name!", remove_one },
+    { "remove", "vm! name! set", remove_one },
     { "metrics", "", metrics },
     { "whoami", "", whoami },
     { NULL },

@@ -195,6 +195,9 @@ char *manifest_compose(const Checkpoint *c, const ManifestSum *sums,
         json_set_uint(o, "part", c->part);
         json_set_uint(o, "parts", c->parts);
     }
+    if (c->head_id) {
+        json_set_string(o, "head-id", c->head_id);
+    }
     json_set(o, "file", file(c, sums, count));
     text = json_canonical(o);
     sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, text, -1);
@@ -260,6 +263,7 @@ static bool read_part(struct json_object *o, Checkpoint *c, GError **errp)
     c->set = g_strdup(set);
     c->part = part;
     c->parts = parts;
+    c->head_id = g_strdup(json_get_string(o, "head-id"));
     return true;
 }
 

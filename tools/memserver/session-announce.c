@@ -8,6 +8,7 @@
 #include "receive.h"
 #include "session-internal.h"
 #include "session-watch.h"
+#include "set.h"
 
 /* Sessions that have ended are remembered; then the oldest are forgotten. */
 #define REMEMBERED 200
@@ -136,6 +137,23 @@ Session *session_find(Server *server, const char *who, uint64_t id,
     }
     g_mutex_unlock(&server->lock);
     return s;
+}
+
+bool session_of_set_goes_on(Server *server, const char *set)
+{
+    GHashTableIter i;
+    Session *s;
+    bool found = false;
+
+    g_mutex_lock(&server->lock);
+    g_hash_table_iter_init(&i, server->sessions);
+    while (!found && g_hash_table_iter_next(&i, NULL, (void **)&s)) {
+        g_mutex_lock(&s->lock);
+        found = s->set && !strcmp(s->set->id, set) && !session_ended(s);
+        g_mutex_unlock(&s->lock);
+    }
+    g_mutex_unlock(&server->lock);
+    return found;
 }
 
 void session_release(Session *s)

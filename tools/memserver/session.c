@@ -234,6 +234,7 @@ Checkpoint *session_checkpoint(Session *s, const GByteArray *state)
     c->parent = incremental ? g_strdup(s->ticket->parent->name) : NULL;
     if (s->set) {
         c->set = g_strdup(s->set->id);
+        c->head_id = g_strdup(s->set->head_id);
         c->part = s->set->part;
         c->parts = s->set->parts;
     }

@@ -32,6 +32,7 @@ typedef struct SessionWish {
     const char *set;                    /* NULL: a whole checkpoint */
     unsigned part, parts;
     const char *head;                   /* data address of part 0 */
+    const char *head_id;                /* its store; or NULL */
     bool return_path;                   /* the source has it */
     bool hold;                          /* it must not stop its guest yet */
     bool confirm;                       /* session_confirm() will come */
@@ -49,6 +50,9 @@ Session *session_find(Server *server, const char *who, uint64_t id,
 
 Session *session_ref(Session *s);
 void session_unref(Session *s);
+
+/* Whether a part of @set is being received. */
+bool session_of_set_goes_on(Server *server, const char *set);
 
 /* Lets the source stop its guest (switchover-ack). */
 void session_release(Session *s);

@@ -15,6 +15,7 @@ Set *set_new(const SessionWish *w)
 
     s->id = g_strdup(w->set);
     s->head = g_strdup(w->head);
+    s->head_id = g_strdup(w->head_id);
     s->part = w->part;
     s->parts = w->parts;
     s->told = g_byte_array_new();
@@ -39,6 +40,7 @@ void set_free(Set *s)
     g_mutex_clear(&s->merging);
     g_free(s->id);
     g_free(s->head);
+    g_free(s->head_id);
     g_free(s->why);
     g_free(s);
 }

@@ -5,7 +5,8 @@
  * tells it which of them others have in a newer version (peer-proto.h).  A
  * part is stored before the head commits; then it hears that it is to commit,
  * too.  A part that has been stored and then loses the head cannot know: it
- * is kept.
+ * is kept, with the identity of the head's store.  That one has part 0 if and
+ * only if the set was committed; "outcome" asks it later.
  *
  * Order of locks: set's telling, the session's lock; merging is within none.
  *
@@ -36,7 +37,7 @@ typedef enum Verdict {
 } Verdict;
 
 struct Set {
-    char *id, *head;
+    char *id, *head, *head_id;
     unsigned part, parts;
     Layout *layout;                     /* once it is known, as is: */
     Ranks *ranks;

@@ -32,6 +32,7 @@ struct Store {
     GHashTable *vms;                    /* name: Vm */
     Budget budget;
     int lock;
+    char *id;
 };
 
 static void vm_free(void *opaque)
@@ -113,12 +114,15 @@ Store *store_new(const StoreConfig *config, GError **errp)
     s->budget.limit = config->memory;
     s->vms = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, vm_free);
     s->lock = -1;
-    if (config->dir) {
-        s->lock = vmdir_lock(config->dir, errp);
-        if (s->lock < 0 || !find_all(s, errp)) {
-            store_free(s);
-            return NULL;
-        }
+    if (!config->dir) {
+        s->id = g_uuid_string_random();
+        return s;
+    }
+    s->lock = vmdir_lock(config->dir, errp);
+    s->id = s->lock < 0 ? NULL : vmdir_id(config->dir, errp);
+    if (!s->id || !find_all(s, errp)) {
+        store_free(s);
+        return NULL;
     }
     return s;
 }
@@ -131,7 +135,13 @@ void store_free(Store *s)
     if (s->lock >= 0) {
         close(s->lock);
     }
+    g_free(s->id);
     g_free(s);
+}
+
+const char *store_id(const Store *s)
+{
+    return s->id;
 }
 
 /* Finding; all with the mutex */
@@ -256,8 +266,9 @@ static bool taken(const Checkpoint *c, GError **errp)
                        c->name, c->vm);
     }
     return ms_fail(errp, "there is part %u of %u of a checkpoint '%s' of '%s' "
-                   "already: if part 0 of set %s is at no server, remove it",
-                   c->part, c->parts, c->name, c->vm, c->set);
+                   "already: if part 0 of set %s is at no server, remove it "
+                   "(tlm memserver remove --vm %s %s)", c->part, c->parts,
+                   c->name, c->vm, c->set, c->vm, c->name);
 }
 
 static bool begin(StoreTicket *t, Vm *vm, const char *parent, GError **errp)
@@ -332,6 +343,7 @@ static void thin_out(Vm *vm)
         c->set = g_strdup(old->set);
         c->part = old->part;
         c->parts = old->parts;
+        c->head_id = g_strdup(old->head_id);
         c->file = old->file;
         g_ptr_array_index(vm->list, i) = c;
         checkpoint_unref(old);
@@ -517,6 +529,33 @@ Checkpoint *store_get(Store *s, const char *who, const char *vm,
     return c;
 }
 
+static bool has_head(const Vm *vm, const char *set)
+{
+    for (unsigned i = 0; i < vm->list->len; i++) {
+        const Checkpoint *c = g_ptr_array_index(vm->list, i);
+
+        if (c->set && !c->part && !strcmp(c->set, set)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool store_has_head(Store *s, const char *set)
+{
+    GHashTableIter i;
+    void *vm;
+    bool found = false;
+
+    g_mutex_lock(&s->mutex);
+    g_hash_table_iter_init(&i, s->vms);
+    while (!found && g_hash_table_iter_next(&i, NULL, &vm)) {
+        found = has_head(vm, set);
+    }
+    g_mutex_unlock(&s->mutex);
+    return found;
+}
+
 GPtrArray *store_prune(Store *s, const char *who, const char *vm,
                        unsigned keep, GError **errp)
 {
@@ -540,19 +579,29 @@ GPtrArray *store_prune(Store *s, const char *who, const char *vm,
     return ok ? g_steal_pointer(&names) : NULL;
 }
 
-bool store_remove(Store *s, const char *who, const char *vm, const char *name,
-                  GError **errp)
+static bool remove_named(Store *s, Vm *vm, const char *name, const char *set,
+                         GError **errp)
 {
     unsigned at;
+    const Checkpoint *c = find(vm, name, &at);
+
+    if (!c || (set && g_strcmp0(c->set, set))) {
+        return ms_fail(errp, "there is no checkpoint '%s' of '%s'%s%s", name,
+                       vm->name, set ? " in set " : "", set ? set : "");
+    }
+    return remove_at(s, vm, at, errp);
+}
+
+bool store_remove(Store *s, const char *who, const char *vm, const char *name,
+                  const char *set, GError **errp)
+{
     bool ok = false;
     Vm *v;
 
     g_mutex_lock(&s->mutex);
     v = find_vm(s, who, vm, errp);
     if (v) {
-        ok = find(v, name, &at)
-            ? remove_at(s, v, at, errp)
-            : ms_fail(errp, "there is no checkpoint '%s' of '%s'", name, vm);
+        ok = remove_named(s, v, name, set, errp);
         forget_if_empty(s, v);
     }
     g_mutex_unlock(&s->mutex);

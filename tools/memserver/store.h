@@ -29,6 +29,9 @@ typedef struct Store Store;
 Store *store_new(const StoreConfig *config, GError **errp);
 void store_free(Store *s);
 
+/* A UUID; it lasts as long as what is in the store. */
+const char *store_id(const Store *s);
+
 /* A checkpoint that is being received: there is one for a VM at a time. */
 typedef struct StoreTicket {
     Store *store;
@@ -70,11 +73,17 @@ GPtrArray *store_list(Store *s, const char *who, const char *vm,
 Checkpoint *store_get(Store *s, const char *who, const char *vm,
                       const char *name, GError **errp);
 
-/* Removes all but @keep, or the one called @name.  Names of the removed. */
+/* Whether it has part 0 of @set, of whatever virtual machine. */
+bool store_has_head(Store *s, const char *set);
+
+/*
+ * Removes all but @keep, or the one called @name; unless NULL, it must be of
+ * @set.  Names of the removed.
+ */
 GPtrArray *store_prune(Store *s, const char *who, const char *vm,
                        unsigned keep, GError **errp);
 bool store_remove(Store *s, const char *who, const char *vm, const char *name,
-                  GError **errp);
+                  const char *set, GError **errp);
 
 /* The file of a checkpoint that has one. */
 char *store_path(const Store *s, const Checkpoint *c, const char *suffix);

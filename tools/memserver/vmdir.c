@@ -1,6 +1,7 @@
 /*
  * The directory of a virtual machine
  *
+ *   ../.id            what the directory with all of them is called
  *   .owner            who may see it
  *   .lock             held by the server; "tlm checkpoint" respects it
  *   NAME.part         was being written
@@ -26,6 +27,7 @@
 #define MANIFEST_MAX (64 << 20)
 
 #define OWNER ".owner"
+#define ID ".id"
 
 int vmdir_lock(const char *dir, GError **errp)
 {
@@ -54,6 +56,23 @@ static bool sync_parent(const char *path)
         close(fd);
     }
     return ok;
+}
+
+char *vmdir_id(const char *dir, GError **errp)
+{
+    g_autofree char *path = g_build_filename(dir, ID, NULL);
+    g_autofree char *id = NULL;
+
+    if (g_file_get_contents(path, &id, NULL, NULL) &&
+        g_uuid_string_is_valid(g_strchomp(id))) {
+        return g_steal_pointer(&id);
+    }
+    g_free(id);
+    id = g_uuid_string_random();
+    return g_file_set_contents_full(path, id, -1,
+                                    G_FILE_SET_CONTENTS_CONSISTENT |
+                                    G_FILE_SET_CONTENTS_DURABLE, 0644, errp)
+        ? g_steal_pointer(&id) : NULL;
 }
 
 bool vmdir_make(const char *dir, const char *owner, GError **errp)

@@ -12,6 +12,12 @@
 /* Opens and locks the file @dir/.lock; -1: somebody else has it. */
 int vmdir_lock(const char *dir, GError **errp);
 
+/*
+ * What a directory with those of virtual machines is called, for as long as
+ * it is there: a UUID in its file .id, which is made if there is none.
+ */
+char *vmdir_id(const char *dir, GError **errp);
+
 /* Makes it if it is not there. */
 bool vmdir_make(const char *dir, const char *owner, GError **errp);
 

@@ -12,7 +12,7 @@ import contextlib
 import uuid
 
 from ..errors import MigrateError
-from ..memserver import client
+from ..memserver import client, removal
 from .pulse import SILENT_S, Pulse
 
 ANSWER_S = 10                   # of a server that has just failed
@@ -41,6 +41,7 @@ class Receivers:
         self.addresses, self.tls = addresses, tls
         self.set = str(uuid.uuid4()) if len(addresses) > 1 else None
         self.servers, self.uris, self._pulses = [], [], []
+        self._head_id = None
         self._open = contextlib.ExitStack()
 
     def __enter__(self):
@@ -80,17 +81,31 @@ class Receivers:
                              *(channel('data', u) for u in self.uris)]} \
             if self.set else {}
 
+    def make_way(self, others, vm, name):
+        """For a checkpoint of this name.  @others: addresses of servers."""
+        found = {}
+        for server in self.servers:
+            with self._blaming(server.address):
+                found[server] = removal.named(server, vm, name)
+        removal.make_way(found, others, self.tls, vm, name)
+
+    def _of_set(self, part):
+        """What is announced of a part, beside the checkpoint."""
+        more = {'set': self.set, 'part': part, 'parts': len(self.servers)}
+        if part:
+            # The head has the machine
+            more.update(head=self.uris[0], head_id=self._head_id, source=None)
+        else:
+            self._head_id = self.head('whoami').get('id')
+        return more
+
     def announce(self, **wish):
         """At all of them, or at none."""
         try:
             for part, server in enumerate(self.servers):
-                more = {'set': self.set, 'part': part,
-                        'parts': len(self.servers)} if self.set else {}
-                if part:
-                    more['head'] = self.uris[0]
-                    wish.pop('source', None)    # the head has the machine
                 with self._blaming(server.address):
-                    session = server('announce', **wish, **more)
+                    more = self._of_set(part) if self.set else {}
+                    session = server('announce', **{**wish, **more})
                 self._pulses.append(Pulse(server, session['session']))
                 self.uris.append(client.reachable(session['uri'],
                                                   server.address))

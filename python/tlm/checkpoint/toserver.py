@@ -93,6 +93,8 @@ class ServerSaver:
             known = vm.describe()
             with _credentials(vm.qmp, tls, addresses) as params:
                 called = vm_name(self.args, known)
+                receivers.make_way([a for a in self.args.server
+                                    if a not in addresses], called, name)
                 with serverdisks.overlays_for(self.args, vm, name, known,
                                               called) as new:
                     content = self._run(vm.qmp, receivers, called, name, known,

@@ -4,8 +4,9 @@
 from .. import units
 from ..table import Command, Option
 
-LIST, SHOW, VERIFY, PRUNE = MEMSERVER = tuple(
-    f'memserver {word}' for word in ('list', 'show', 'verify', 'prune'))
+LIST, SHOW, VERIFY, PRUNE, REMOVE = MEMSERVER = tuple(
+    f'memserver {word}' for word in ('list', 'show', 'verify', 'prune',
+                                     'remove'))
 
 USAGE = '--server ADDRESS [OPTION...]'
 NAME = (('[NAME]', 'the checkpoint (default: the newest)'),)
@@ -35,8 +36,16 @@ MEMSERVER_COMMANDS = (
     Command(
         PRUNE, 'remove old checkpoints from memory servers',
         USAGE + ' --keep K',
-        'Removes all but the K newest checkpoints of a VM from each server.',
+        'Removes all but the K newest checkpoints of a VM from each server. '
+        'Of checkpoints in parts, those count that are whole at these servers; '
+        'parts that their head says it has not committed are removed.',
         EXITS, (('--server backup:4400 --vm vm1 --keep 3', 'Keep three.'),)),
+    Command(
+        REMOVE, 'remove a checkpoint from memory servers', USAGE + ' NAME',
+        'Removes a checkpoint from each server that has it, or all its parts '
+        'that these servers have.', EXITS,
+        (('--server a:4400,b:4400 --vm vm1 monday', 'Remove one.'),),
+        (('NAME', 'the checkpoint'),)),
 )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""tlm memserver list, show, verify and prune."""
+"""tlm memserver list, show, verify, prune and remove."""
 
 import argparse
 import contextlib
@@ -8,7 +8,7 @@ import sys
 
 from ..errors import MigrateError
 from ..figures import memory, size
-from . import client, sets
+from . import client, removal, sets
 
 PAGE = 4096
 
@@ -136,29 +136,38 @@ def _verify(args):
     return found
 
 
+@contextlib.contextmanager
+def _together(args):
+    """All servers at once: server -> what it has of the VM."""
+    with contextlib.ExitStack() as opened:
+        servers = [opened.enter_context(client.MemServer(
+            address, client.tls_of(args))) for address in args.server]
+        yield {s: s('list', vm=args.vm or the_only_vm(s)) for s in servers}
+
+
 def _prune(args):
-    found = {s.address: s('list', vm=args.vm or the_only_vm(s))
-             for s in _each(args)}
-    todo = sets.to_prune(_pairs(found), args.keep) \
-        if sets.sets_of(_pairs(found)) else None
-    removed = {s.address: _prune_at(args, s, todo) for s in _each(args)}
+    with _together(args) as found:
+        removed = removal.prune(found, args.keep)
+    return _removed(args, removed)
+
+
+def _remove(args):
+    """From all servers, whatever is whole."""
+    with _together(args) as found:
+        pairs = [(s.address, c) for s, has in found.items() for c in has
+                 if c['name'] == args.name]
+        if not pairs:
+            raise MigrateError(f"there is no checkpoint '{args.name}'")
+        removed = removal.remove(found, pairs)
+    return _removed(args, removed)
+
+
+def _removed(args, removed):
     if not args.json:
         for address, names in removed.items():
             for name in names:
                 print(f'Removed {name} from {address}')
     return removed
-
-
-def _prune_at(args, server, todo):
-    """One server.  @todo: (address, name), None without sets: a server does
-    not know which of its parts belong to sets that are whole."""
-    vm = args.vm or the_only_vm(server)
-    if todo is None:
-        return server('prune', vm=vm, keep=args.keep)
-    names = [name for address, name in todo if address == server.address]
-    for name in names:
-        server('remove', vm=vm, name=name)
-    return names
 
 
 def _main(run):
@@ -181,3 +190,4 @@ def _main(run):
 
 main_list, main_show = _main(_list), _main(_show)
 main_verify, main_prune = _main(_verify), _main(_prune)
+main_remove = _main(_remove)

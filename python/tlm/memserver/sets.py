@@ -66,24 +66,24 @@ def best(found):
 
 
 def to_prune(found, keep):
-    """Of what servers have of one VM: (address, name) to be removed.  Kept are
+    """Of what servers have of one VM: what is to be removed of it.  Kept are
     the @keep newest that are whole, and what is newer than the oldest of
     them: a part whose others are elsewhere counts for nothing, and never
     takes the place of one that counts."""
     sets = sets_of(found)
     units = [(s.created, not s.missing(),
-              [(a, shown['name']) for a, shown in s.at.values()])
+              [pair for pair in found if pair[1].get('set') == s.id])
              for s in sets]
     plain = {}
     for address, shown in found:
         if 'set' not in shown:
             plain.setdefault(shown['name'], []).append((address, shown))
     units += [(min(shown['created'] for _, shown in same), True,
-               [(a, name) for a, _ in same]) for name, same in plain.items()]
-    units.sort()
+               same) for same in plain.values()]
+    units.sort(key=lambda unit: unit[0])
     whole = [created for created, is_whole, _ in units if is_whole]
     if len(whole) <= keep:
         return []
     oldest = whole[-keep]
-    return [at for created, _, places in units if created < oldest
-            for at in places]
+    return [pair for created, _, pairs in units if created < oldest
+            for pair in pairs]

@@ -102,7 +102,7 @@ static void test_errors(Fixture *f, const void *data)
         { "{\"execute\": \"status\", \"arguments\": {\"session\": 1}}",
           "no session 1" },
         { "{\"execute\": \"list\"}", "\"return\":[]" },
-        { "{\"execute\": \"whoami\"}", "{\"you\":\"anyone\"}" },
+        { "{\"execute\": \"whoami\"}", "{\"you\":\"anyone\",\"id\":" },
         { "{\"execute\": \"metrics\"}", "tlm_memserver_vms 0" },
     };
     g_autofree char *deep = g_strnfill(5000, '[');
@@ -231,14 +231,14 @@ static void test_owners(Fixture *f, const void *data)
     g_assert_cmpuint(num(f, "c", NULL), ==, 0);
     g_assert_cmpuint(num(f, "uid:0", NULL), ==, 3);
     g_assert_null(store_get(f->server.store, "b", "v", NULL, NULL));
-    g_assert_false(store_remove(f->server.store, "b", "v", "one", NULL));
+    g_assert_false(store_remove(f->server.store, "b", "v", "one", NULL, NULL));
     g_assert_null(store_prune(f->server.store, "b", "v", 0, NULL));
     expect(f, "b", "{\"execute\": \"show\", \"arguments\": {\"vm\": \"v\"}}",
            "no virtual machine");
     c = store_get(f->server.store, "a", "v", NULL, NULL);
     g_assert_cmpstr(c->name, ==, "one");
     /* The directory stays its owner's when it is empty. */
-    g_assert_true(store_remove(f->server.store, "a", "v", "one", NULL));
+    g_assert_true(store_remove(f->server.store, "a", "v", "one", NULL, NULL));
     put(f, "b", "v", "two", LEVEL_DURABLE, "no virtual machine");
 }
 
@@ -251,6 +251,7 @@ static void test_again(Fixture *f, const void *data)
                                              NULL);
     g_autofree char *three = g_build_filename(f->dir, "v",
                                               "three.checkpoint", NULL);
+    g_autofree char *id = g_strdup(store_id(f->server.store));
     g_autoptr(Checkpoint) c = NULL;
 
     for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
@@ -266,6 +267,7 @@ static void test_again(Fixture *f, const void *data)
     g_assert_true(g_file_set_contents(lost, "x", 1, NULL));
     g_assert_cmpint(truncate(three, 100), ==, 0);
     open_store(f);
+    g_assert_cmpstr(store_id(f->server.store), ==, id);
     g_assert_cmpint(access(part, F_OK), !=, 0);
     g_assert_cmpint(access(lost, F_OK), !=, 0);
     g_assert_cmpuint(num(f, "a", "v"), ==, 2);

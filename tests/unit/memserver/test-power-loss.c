@@ -254,7 +254,7 @@ static bool step_remove(Fixture *f, const char *name)
     bool ok;
 
     n->promise = PERHAPS;
-    ok = store_remove(f->store, WHO, VM, name, NULL);
+    ok = store_remove(f->store, WHO, VM, name, NULL, NULL);
     if (ok) {
         n->promise = ABSENT;
     }

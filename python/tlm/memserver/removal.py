@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Removes checkpoints from memory servers, sets as wholes.
+
+Part 0 of a set is what commits it, and it is removed first: so whatever fails
+meanwhile, a set without its part 0 is nobody's any more.
+"""
+
+import contextlib
+
+from ..errors import MigrateError
+from . import client, sets
+
+ANSWER_S = 15                   # of a server that is asked what it knows
+
+
+def remove(servers, pairs):
+    """@pairs: (address, what that server shows).  Returns address -> names."""
+    at = {s.address: s for s in servers}
+    removed = {address: [] for address in at}
+    for address, shown in sorted(pairs, key=lambda p: p[1].get('part', 0)):
+        at[address]('remove', vm=shown['vm'], name=shown['name'],
+                    set=shown.get('set'))
+        removed[address].append(shown['name'])
+    return removed
+
+
+def prune(found, keep):
+    """@found: server -> what it has of one VM.  Returns address -> names of
+    what was removed.  A server alone does not know which of its parts belong
+    to sets that are whole."""
+    pairs = _pairs(found)
+    if not sets.sets_of(pairs):
+        return {s.address: s('prune', vm=has[0]['vm'], keep=keep)
+                if has else [] for s, has in found.items()}
+    lost = _uncommitted(found)
+    rest = [pair for pair in pairs if pair not in lost]
+    return remove(found, lost + sets.to_prune(rest, keep))
+
+
+def named(server, vm, name):
+    """What it has under this name: a list of one, or of none."""
+    try:
+        return [c for c in server('list', vm=vm) if c['name'] == name]
+    except client.Refused:
+        return []                   # it has had nothing of this VM
+
+
+def make_way(found, others, tls, vm, name):
+    """For another checkpoint called @name: parts that have this name go if
+    their set was never committed.  @found: server -> named();
+    @others: addresses of servers that may know."""
+    if not sets.sets_of(_pairs(found)):
+        return
+    with contextlib.ExitStack() as opened:
+        for address in others:
+            with contextlib.suppress(MigrateError):
+                other = opened.enter_context(client.MemServer(address, tls))
+                other.patience = ANSWER_S
+                found[other] = named(other, vm, name)
+        remove(found, _uncommitted(found))
+
+
+def _pairs(found):
+    return [(s.address, shown) for s, has in found.items() for shown in has]
+
+
+def _uncommitted(found):
+    """Pairs, of sets whose head says that it has not committed them, or has
+    been removed.  If the head is not asked, nobody knows."""
+    pairs = _pairs(found)
+    heads = {_asked(s, 'whoami').get('id'): s for s in found}
+    lost = [s.id for s in sets.sets_of(pairs) if sets.HEAD not in s.at and
+            _outcome(heads, s) == 'none']
+    return [(address, shown) for address, shown in pairs
+            if shown.get('set') in lost]
+
+
+def _asked(server, command, **arguments):
+    """Its answer; {}: it knows none."""
+    try:
+        return server(command, **arguments)
+    except MigrateError:
+        return {}
+
+
+def _outcome(heads, of):
+    head_id = of.head().get('head-id')
+    if not head_id or head_id not in heads:
+        return None
+    return _asked(heads[head_id], 'outcome', set=of.id,
+                  head_id=head_id).get('outcome')
