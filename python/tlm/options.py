@@ -84,7 +84,7 @@ OPTIONS = (
            help='with --server: what "saved" shall mean. memory: it is in the '
            "server's memory; durable: it is on the server's disk (default: "
            'durable)'),
-    *memserver.several(SAVING, (SAVE,)),
+    *memserver.several(SAVING),
     *memserver.tls(SERVERS),
     Option('to', (RESTORE,), parse=units.address, metavar='URI',
            help='into a QEMU that waits there, with -incoming and capability '

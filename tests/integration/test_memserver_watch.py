@@ -94,6 +94,32 @@ class Watch(command.ServerTool):
         self.assert_runs_on(self.guest, src)
         src.kill()
 
+    def test_parts(self):
+        """Sets at two of three servers, of which one is lost and comes back:
+        old sets go as wholes, there too."""
+        servers = [self.server(store={'keep': 10}) for _ in range(3)]
+        src = self.source()
+        tool = self.watch(servers, '--parts', '2', '--keep', '2')
+        lost, *others = servers
+        self.wait_saved(2)
+        lost.kill()
+        self.wait_saved(3, lambda c: lost.address not in c['parts'])
+        src.qmp('stop')
+        lost.start()
+        wait_until(lambda: not self.names(lost.address), 60,
+                   lambda: f"what was kept there goes: {self.read('err')}")
+        stopped = len(self.saved())
+        self.wait_saved(stopped + 2)
+        self.end(tool)
+        last = [c['name'] for c in self.saved()]
+        for server in others:
+            there = self.names(server.address)
+            self.assertLessEqual(len(there), 3)     # it may not be pruned yet
+            self.assertEqual(there, last[-len(there):])
+        everywhere = ','.join(s.address for s in servers)
+        dst, _ = self.restore(everywhere, '--paused', last[-1])
+        self.finish(self.guest, src, dst)
+
     def test_server_hangs(self):
         """While it receives: the guest is not kept from the next one."""
         servers = [self.server(), self.server()]

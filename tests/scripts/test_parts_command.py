@@ -10,7 +10,7 @@ import unittest
 from unittest import mock
 
 from tlm import options, parser, units
-from tlm.checkpoint import fromparts, fromserver, place, toserver
+from tlm.checkpoint import fromparts, fromserver, place, toserver, watch
 from tlm.checkpoint.receivers import Receivers, Unable
 from tlm.errors import MigrateError
 from tlm.memserver import client, look, sets
@@ -144,6 +144,8 @@ class Sets(Case):
                 ([*whole, rest], 2, []),
                 ([*whole, middle], 1,
                  [(A, 'old'), (B, 'old'), (B, 'middle')]),
+                ([*whole, middle], 2, []),
+                ([*whole[2:], middle], 1, [(B, 'middle')]),
                 ([*whole, plain], 2, [(A, 'old'), (B, 'old')]),
                 ([rest], 1, [])):
             self.assertEqual([(a, c['name']) for a, c in
@@ -379,6 +381,56 @@ class Ends:
 
     def kill(self):
         self.killed = True
+
+
+class Watching(Case):
+    def prune(self, *servers):
+        """Returns what "watch --keep 1" says that it has removed, and where
+        it could not."""
+        self.play(*servers)
+        its = watch.AtServers(argparse.Namespace(
+            server=list(self.servers), parts=2, level=None, bandwidth=None,
+            bound=None, set=[], keep=1, tls=None))
+        its.known({'name': 'new', 'vm': 'vm1', 'server': A, 'parts': [A, B]})
+        failures = []
+        removed = its.prune(None, lambda: None, lambda why, what:
+                            failures.append(str(why)))
+        return removed, failures
+
+    def has(self, address):
+        return [c['name'] for c in self.servers[address].has]
+
+    def test_known(self):
+        known = watch.AtServers.known(mock.Mock(), {
+            'name': 'one', 'vm': 'vm1', 'server': A, 'parts': [A, B]})
+        self.assertEqual(known['TLM_SERVER'], f'{A},{B}')
+
+    def test_as_wholes(self):
+        self.assertEqual(self.prune(
+            Played(A, [checkpoint(part=0), checkpoint('new', 2, 1, of=OTHER)]),
+            Played(B, [checkpoint(part=1), checkpoint('new', 2, 0, of=OTHER)]),
+            Played(C, refuses={'list': 'no virtual machine'})), (['one'], []))
+        self.assertEqual((self.has(A), self.has(B)), (['new'], ['new']))
+
+    def test_server_gone(self):
+        """What it has stays, and what takes its place is no reason to remove
+        the last set that is whole."""
+        parts = [checkpoint(part=0), checkpoint('new', 2, 0, of=OTHER)]
+        removed, (why,) = self.prune(
+            Played(A, parts), Played(B, [checkpoint(part=1)]),
+            Played(C, dies=('list',)))
+        self.assertEqual(removed, [])
+        self.assertIn(C, why)
+        self.assertEqual((self.has(A), self.has(B)), (['one', 'new'], ['one']))
+
+    def test_half_removed(self):
+        """The head is gone for now: nothing else is removed."""
+        removed, (why,) = self.prune(
+            Played(A, [checkpoint(part=1), checkpoint('new', 2, 1, of=OTHER)]),
+            Played(B, [checkpoint(part=0), checkpoint('new', 2, 0, of=OTHER)],
+                   dies=('remove',)))
+        self.assertIn('lost', why)
+        self.assertEqual(self.has(A), ['one', 'new'])
 
 
 class MakingWay(Case):

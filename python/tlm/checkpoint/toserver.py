@@ -65,7 +65,7 @@ class ServerSaver:
         name = name or time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())
         servers, failures = self.args.server, []
         left = servers[self.first:] + servers[:self.first]
-        parts = getattr(self.args, 'parts', None) or 1
+        parts = self.args.parts or 1
         while len(left) >= parts:
             signals.check()
             try:

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """tlm checkpoint watch: one checkpoint after the other."""
 
+import contextlib
 import json
 import sys
 import time
 
 from ..errors import MigrateError
 from ..figures import duration, size
-from ..memserver import client
+from ..memserver import client, removal
 from ..progress import Display
 from ..units import AUTO, VIRSH
 from . import commit, place, prune, source, text
 from .catalogue import Catalogue
 from .deadsource import Source
+from .pulse import SILENT_S
 from .run import Cancelled
 from .saver import Saver
 from .signals import Interrupted, Signals
@@ -44,6 +46,11 @@ class InDirectory:
         return commit.of_directory(self.catalogue, vm, display, check)
 
 
+def places(content):
+    """The server that has it, or those that have its parts."""
+    return ','.join(content.get('parts', [content['server']]))
+
+
 class AtServers:
     """The same, of memory servers."""
 
@@ -53,29 +60,36 @@ class AtServers:
     @staticmethod
     def brief(content):
         return f"pause {duration(content['pause-us'] / 1000)}, " \
-               f"{size(content['size'])} at {content['server']}" + (
+               f"{size(content['size'])} at {places(content)}" + (
                    f", only what has changed since {content['since']}"
                    if 'since' in content else '')
 
     def known(self, content):
         self.vm = content['vm']
         return {'TLM_CHECKPOINT': content['name'], 'TLM_VM': content['vm'],
-                'TLM_SERVER': content['server']}
+                'TLM_SERVER': places(content)}
 
     def prune(self, _out, check, fail):
-        """Each server by itself; one that is gone keeps what it has."""
-        removed, tls = set(), client.tls_of(self.args)
-        for address in self.args.server:
-            check()
+        """A server that is gone keeps what it has."""
+        found = {}
+        with contextlib.ExitStack() as opened:
+            for address in self.args.server:
+                check()
+                try:
+                    server = opened.enter_context(client.MemServer(
+                        address, client.tls_of(self.args)))
+                    server.patience = SILENT_S
+                    found[server] = server('list', vm=self.vm)
+                except client.Refused:
+                    pass                # it has had nothing of this VM
+                except MigrateError as e:
+                    fail(e, 'Not pruned')
             try:
-                with client.MemServer(address, tls) as server:
-                    removed |= set(server('prune', vm=self.vm,
-                                          keep=self.args.keep))
-            except client.Refused:
-                pass                # it has had nothing of this VM
+                removed = removal.prune(found, self.args.keep)
             except MigrateError as e:
                 fail(e, 'Not pruned')
-        return sorted(removed)
+                return []
+        return sorted({name for names in removed.values() for name in names})
 
     def commit(self, vm, display, check):
         return commit.of_servers(self.args, vm, display, check)

@@ -62,14 +62,13 @@ def tls(commands):
                help='with --tls psk: the name in keys.psk (default: qemu)'))
 
 
-def several(commands, sharing):
-    """Options of those that save to more than one server; @sharing: and in
-    parts."""
+def several(commands):
+    """Options of those that save to more than one server."""
     return (
         Option('copies', commands, parse=units.Count(least=1), metavar='N',
                help='with --server: how many of the servers shall have it, at '
                'this level, when it is saved (default: 1)'),
-        Option('parts', sharing, parse=units.parts, metavar='N|all',
+        Option('parts', commands, parse=units.parts, metavar='N|all',
                help='with --server: share the checkpoint among N of the '
                'servers, or all: each keeps a part, and all of them are '
                'needed to restore it (default: 1)'))

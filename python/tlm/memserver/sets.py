@@ -82,7 +82,7 @@ def to_prune(found, keep):
                same) for same in plain.values()]
     units.sort(key=lambda unit: unit[0])
     whole = [created for created, is_whole, _ in units if is_whole]
-    if len(whole) <= keep:
+    if len(whole) < keep:
         return []
     oldest = whole[-keep]
     return [pair for created, _, pairs in units if created < oldest
