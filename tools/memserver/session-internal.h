@@ -1,8 +1,8 @@
 /*
  * What the files of a session share
  *
- * Calls go downwards: session-announce.c, session-watch.c, receive-*.c,
- * set-*.c, session.c.
+ * Calls go downwards: session-announce.c, session-watch.c, session-links.c,
+ * receive-*.c, set-*.c, session.c.
  *
  * Threads: one accepts connections and watches over the session; each
  * connection has one, which is that of the main stream or of a channel.

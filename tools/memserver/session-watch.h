@@ -1,5 +1,5 @@
 /*
- * The thread that accepts the connections of a session and watches over it
+ * The thread that watches over a session
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
