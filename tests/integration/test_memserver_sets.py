@@ -262,10 +262,15 @@ class FakeCase(SetCase):
         return source
 
     def begin(self, parts=2, level='memory', **config):
-        """servers, sessions, source: the first pages have been sent"""
+        """servers, sessions, source: the first pages have been sent, and the
+        servers are connected."""
         servers = self.servers(parts, **config)
         sessions = self.announce_set(servers, level=level)
-        return servers, sessions, self.started(sessions)
+        source = self.started(sessions)
+        wait_until(lambda: servers[0][1](
+            'status', session=sessions[0]['session'])['peers'] == parts - 1,
+            60, 'the servers know each other')
+        return servers, sessions, source
 
     def started(self, sessions):
         source = self.source(sessions)
@@ -437,9 +442,6 @@ class Faults(FakeCase):
         for part in (0, 1):
             with self.sub(part=part):
                 servers, sessions, source = self.begin()
-                wait_until(lambda: servers[0][1](
-                    'status', session=sessions[0]['session'])['peers'], 60,
-                    'the servers know each other')
                 servers[part][1]('cancel', session=sessions[part]['session'])
                 self.assert_failed(servers, sessions, source, 'cancelled',
                                    'cancelled')
