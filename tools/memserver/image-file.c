@@ -271,9 +271,7 @@ static bool read_block(ImageFile *f, Layout *l, uint64_t left, GError **errp)
     if (!read_name(f, lb.name, errp) || !read_uint(f, 8, &lb.length, errp)) {
         return false;
     }
-    if (!lb.length || lb.length % PAGE_SIZE || lb.length > left ||
-        !lb.name[0] || layout_find(l, lb.name) >= 0 ||
-        layout_num_blocks(l) == LAYOUT_MAX_BLOCKS) {
+    if (!layout_takes(l, &lb, left)) {
         return ms_fail(errp, "RAM block '%s' of %" PRIu64 " bytes: not "
                        "possible", lb.name, lb.length);
     }

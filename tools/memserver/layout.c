@@ -50,6 +50,13 @@ int layout_find(const Layout *l, const char *name)
     return -1;
 }
 
+bool layout_takes(const Layout *l, const LayoutBlock *b, uint64_t max)
+{
+    return b->name[0] && b->length && b->length % PAGE_SIZE == 0 &&
+        b->length <= max && layout_find(l, b->name) < 0 &&
+        layout_num_blocks(l) < LAYOUT_MAX_BLOCKS;
+}
+
 bool layout_same_blocks(const Layout *a, const Layout *b)
 {
     if (layout_num_blocks(a) != layout_num_blocks(b)) {

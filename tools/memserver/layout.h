@@ -55,6 +55,9 @@ static inline uint64_t layout_pages(const Layout *l, unsigned i)
 /* The number of the block called @name, or -1. */
 int layout_find(const Layout *l, const char *name);
 
+/* Whether @b can be one more of its blocks, of at most @max bytes. */
+bool layout_takes(const Layout *l, const LayoutBlock *b, uint64_t max);
+
 /* Same blocks, in the same order, of the same size? */
 bool layout_same_blocks(const Layout *a, const Layout *b);
 

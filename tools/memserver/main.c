@@ -12,21 +12,15 @@
 #include "config.h"
 #include "control.h"
 #include "session.h"
+#include "tls-options.h"
 
-static char *config_path, *control_address, *tls_kind, *tls_dir;
-static char *tls_user = (char *)"qemu";
+static char *config_path, *control_address;
 
 static const GOptionEntry options[] = {
     { "config", 'c', 0, G_OPTION_ARG_FILENAME, &config_path,
       "The server's configuration", "FILE" },
     { "control", 0, 0, G_OPTION_ARG_STRING, &control_address,
       "As a client: the server's control address", "ADDRESS" },
-    { "tls", 0, 0, G_OPTION_ARG_STRING, &tls_kind,
-      "As a client: kind of TLS credentials, x509 or psk", "KIND" },
-    { "tls-dir", 0, 0, G_OPTION_ARG_FILENAME, &tls_dir,
-      "As a client: their directory", "DIR" },
-    { "tls-user", 0, 0, G_OPTION_ARG_STRING, &tls_user,
-      "As a client: name in keys.psk (default: qemu)", "NAME" },
     { NULL },
 };
 
@@ -83,19 +77,15 @@ static int run_server(void)
 static int run_client(char **words)
 {
     g_autoptr(GError) error = NULL;
-    TlsCreds *tls = NULL;
+    TlsCreds *tls;
     int status;
 
     if (!control_address) {
         control_address = (char *)"unix:/run/tlm-memserver/control";
     }
-    if (tls_kind) {
-        tls = tls_client_creds(tls_kind, tls_dir ? tls_dir : ".", tls_user,
-                               &error);
-        if (!tls) {
-            fprintf(stderr, "tlm-memserver: %s\n", error->message);
-            return 1;
-        }
+    if (!tls_options_creds(&tls, &error)) {
+        fprintf(stderr, "tlm-memserver: %s\n", error->message);
+        return 1;
     }
     status = strcmp(words[0], "pipe")
         ? client_call(control_address, tls, words[0], words + 1)
@@ -115,6 +105,7 @@ int main(int argc, char **argv)
         "them in memory, and\nwrites them to the disk. With a COMMAND: sends "
         "it to a server that runs.");
     g_option_context_add_main_entries(context, options, NULL);
+    g_option_context_add_main_entries(context, tls_options, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error)) {
         fprintf(stderr, "tlm-memserver: %s\n", error->message);
         return 2;

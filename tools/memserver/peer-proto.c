@@ -7,6 +7,7 @@
 #include "be.h"
 #include "error.h"
 #include "peer-proto.h"
+#include "text.h"
 
 #define VERSION 1
 #define HEADER_SIZE 8                   /* type, 0, length */
@@ -128,13 +129,20 @@ void peer_put_end(GByteArray *to, uint64_t syncs)
     put_be64(to, syncs);
 }
 
+/* What is said of pages from @first on: @count times 8 bytes follow. */
+static void put_pages(GByteArray *to, Type type, unsigned block,
+                      uint64_t first, unsigned count)
+{
+    put_header(to, type, 12 + count * 8);
+    put_be32(to, block);
+    put_be64(to, first);
+}
+
 void peer_put_ranks(GByteArray *to, unsigned block, uint64_t first,
                     const PeerRun *runs, unsigned count)
 {
     g_assert(count <= PEER_MAX_RUNS);
-    put_header(to, RANKS, 12 + count * 8);
-    put_be32(to, block);
-    put_be64(to, first);
+    put_pages(to, RANKS, block, first, count);
     for (unsigned i = 0; i < count; i++) {
         put_be32(to, runs[i].count);
         put_be32(to, runs[i].rank);
@@ -145,9 +153,7 @@ void peer_put_superseded(GByteArray *to, unsigned block, uint64_t first,
                          const uint64_t *words, unsigned count)
 {
     g_assert(count <= PEER_MAX_WORDS);
-    put_header(to, SUPERSEDED, 12 + count * 8);
-    put_be32(to, block);
-    put_be64(to, first);
+    put_pages(to, SUPERSEDED, block, first, count);
     for (unsigned i = 0; i < count; i++) {
         put_be64(to, words[i]);
     }
@@ -207,16 +213,6 @@ static bool broken(GError **errp, const char *what)
     return ms_fail(errp, "the other server breaks the protocol: %s", what);
 }
 
-static bool printable(const uint8_t *text, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        if (!g_ascii_isprint(text[i])) {
-            return false;
-        }
-    }
-    return size > 0;
-}
-
 typedef struct Reader {
     const uint8_t *at;
     size_t left;
@@ -250,14 +246,12 @@ static bool get_block(Reader *r, Layout *l)
     const uint8_t *name = size ? take(r, *size) : NULL;
     const uint8_t *length = name ? take(r, 8) : NULL;
 
-    if (!length || !printable(name, *size)) {
+    if (!length || !text_is_printable(name, *size)) {
         return false;
     }
     memcpy(b.name, name, *size);
     b.length = get_be64(length);
-    if (!b.length || b.length % PAGE_SIZE || b.length > INT64_MAX ||
-        b.length > INT64_MAX - l->total || layout_find(l, b.name) >= 0 ||
-        layout_num_blocks(l) == LAYOUT_MAX_BLOCKS) {
+    if (!layout_takes(l, &b, INT64_MAX - l->total)) {
         return false;
     }
     g_array_append_val(l->blocks, b);
@@ -273,7 +267,8 @@ static bool get_layout(PeerParser *p, Reader r, GError **errp)
 
     machine = take_counted(&r, MACHINE_MAX, &size);
     subsections = take_counted(&r, SUBSECTIONS_MAX, &more);
-    if (!id || !machine || !subsections || !printable(machine, size)) {
+    if (!id || !machine || !subsections ||
+        !text_is_printable(machine, size)) {
         return broken(errp, "a machine that is not possible");
     }
     l->ram_id = get_be32(id);
@@ -336,7 +331,7 @@ static bool get_failed(PeerParser *p, Reader r, GError **errp)
 {
     g_autofree char *text = NULL;
 
-    if (!printable(r.at, r.left)) {
+    if (!text_is_printable(r.at, r.left)) {
         return broken(errp, "an error without a text");
     }
     text = g_strndup((const char *)r.at, r.left);

@@ -9,6 +9,7 @@
 #include "be.h"
 #include "error.h"
 #include "stream-internal.h"
+#include "text.h"
 
 #define FILE_VERSION 3
 
@@ -43,7 +44,7 @@ bool stream_file_header(Stream *s, GError **errp)
 
 bool stream_machine(Stream *s, GError **errp)
 {
-    if (!stream_printable(s->buffer, s->want)) {
+    if (!text_is_printable(s->buffer, s->want)) {
         return ms_fail(errp, "the machine's name is not printable");
     }
     s->layout->machine = g_strndup((char *)s->buffer, s->want);
@@ -75,7 +76,7 @@ bool stream_subsection_name(Stream *s, GError **errp)
     /* The name, and a version. */
     memcpy(s->subsection, s->buffer, s->want - 4);
     s->subsection[s->want - 4] = '\0';
-    if (!stream_printable(s->buffer, s->want - 4)) {
+    if (!text_is_printable(s->buffer, s->want - 4)) {
         return ms_fail(errp, "the configuration has a subsection without a "
                        "printable name");
     }

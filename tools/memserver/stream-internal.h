@@ -72,9 +72,6 @@ struct Stream {
 /* @want: bytes, at most those of the buffer */
 void stream_await(Stream *s, StreamState state, size_t want);
 
-/* Whether there are only characters that can be in a message; not none. */
-bool stream_printable(const uint8_t *text, size_t size);
-
 /* stream-configuration.c: header, machine, and subsections */
 bool stream_file_header(Stream *s, GError **errp);
 bool stream_machine(Stream *s, GError **errp);

@@ -12,6 +12,7 @@
 #include "be.h"
 #include "error.h"
 #include "stream-internal.h"
+#include "text.h"
 
 /* Words of the section "ram": flags, below an offset in whole pages */
 #define RAM_ZERO 0x002
@@ -135,7 +136,7 @@ bool stream_block_name_length(Stream *s, GError **errp)
 
 bool stream_block_name(Stream *s, GError **errp)
 {
-    if (!stream_printable(s->buffer, s->want)) {
+    if (!text_is_printable(s->buffer, s->want)) {
         return ms_fail(errp, "the name of a RAM block is not printable");
     }
     memcpy(s->block, s->buffer, s->want);

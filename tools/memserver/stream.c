@@ -87,16 +87,6 @@ const GByteArray *stream_state(const Stream *s)
     return s->device_state;
 }
 
-bool stream_printable(const uint8_t *text, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        if (!g_ascii_isgraph(text[i]) && text[i] != ' ') {
-            return false;
-        }
-    }
-    return size > 0;
-}
-
 /* Commands */
 
 static bool command(Stream *s, GError **errp)

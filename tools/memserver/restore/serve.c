@@ -19,12 +19,13 @@
 
 #include "error.h"
 #include "instant.h"
+#include "tls-options.h"
 #include "whole.h"
 
 #define TELL_MS 50
 #define WRONG_USAGE 2
 
-static char *to, *tls_kind, *tls_dir, *tls_user = (char *)"qemu", *tls_host;
+static char *to, *tls_host;
 static char **page_size_words, *vm, *generation, *expect;
 static int file_fd = -1;
 static gboolean resume, in_whole;
@@ -35,12 +36,6 @@ static char *uuid;
 static const GOptionEntry options[] = {
     { "to", 0, 0, G_OPTION_ARG_STRING, &to,
       "QEMU waits here: tcp:HOST:PORT, unix:PATH", "ADDRESS" },
-    { "tls", 0, 0, G_OPTION_ARG_STRING, &tls_kind,
-      "QEMU has tls-creds: kind of TLS credentials, x509 or psk", "KIND" },
-    { "tls-dir", 0, 0, G_OPTION_ARG_FILENAME, &tls_dir,
-      "with --tls: directory of those of a client", "DIR" },
-    { "tls-user", 0, 0, G_OPTION_ARG_STRING, &tls_user,
-      "with --tls psk: name in keys.psk (default: qemu)", "NAME" },
     { "tls-hostname", 0, 0, G_OPTION_ARG_STRING, &tls_host,
       "with --tls x509: name in QEMU's certificate (default: that of --to)",
       "NAME" },
@@ -193,15 +188,8 @@ static bool begin(int argc, char **argv, GError **errp)
     g_autofree char *is = NULL;
     int fd = open_file(argc, argv, errp);
 
-    if (fd < 0) {
+    if (fd < 0 || !tls_options_creds(&tls, errp)) {
         return false;
-    }
-    if (tls_kind) {
-        tls = tls_client_creds(tls_kind, tls_dir ? tls_dir : ".", tls_user,
-                               errp);
-        if (!tls) {
-            return false;
-        }
     }
     image = mem_image_from_file(fd, vm, generation, errp);
     close(fd);
@@ -228,6 +216,7 @@ int main(int argc, char **argv)
     GThread *thread;
 
     g_option_context_add_main_entries(context, options, NULL);
+    g_option_context_add_main_entries(context, tls_options, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &err)) {
         fprintf(stderr, "%s\n", err->message);
         return WRONG_USAGE;
