@@ -161,14 +161,15 @@ class Control(MigrationCase):
         self.assert_guest_well(guest, dst)
 
     def test_throttle_is_taken_back(self):
-        """The user does not want convergence any more, in mid-pass."""
+        """The user does not want convergence any more, in mid-pass (or after
+        it, if the host is so busy that the guest, which makes up for what it
+        has missed, dirties all that is unsent at once)."""
         guest = RomGuest(ws_mb=160, pattern='uniform', rate=BUSY)
         src, dst, check = self.begin(guest, tlm_converge='auto',
                                      downtime_limit=100)
         wait_until(lambda: self.live(src).get('guest', {'speed': 1})
                    ['speed'] < 0.5, 60,
                    'the guest is throttled')
-        self.assertGreater(self.live(src)['ram']['unsent'], 0)
         # slower, as two whole epochs are to come
         migration.set_parameters(src, tlm_converge='none', max_bandwidth=MB)
         wait_until(lambda: self.live(src)['guest']['speed'] == 1, 60,
