@@ -82,6 +82,14 @@ def compare_ram(src, dst):
     return result
 
 
+def read_all(vm):
+    """So that pages that come by being read are there from now on: not every
+    kernel has one page of zeros for all of them."""
+    for block in vm.blocks().values():
+        for at in range(0, block.used, CHUNK):
+            vm.read_block(block, at, min(CHUNK, block.used - at))
+
+
 class FrozenRam:
     """All RAM of a stopped VM as it is now: to be compared later.  Takes no
     memory for what is zero."""

@@ -20,6 +20,7 @@ from test_checkpoint_incremental import Case            # noqa: E402
 from tlmtest import migration                           # noqa: E402
 from tlmtest.case import MB                             # noqa: E402
 from tlmtest.guests import RomGuest                     # noqa: E402
+from tlmtest.ram import read_all                        # noqa: E402
 
 REPEAT = int(os.environ.get('TLM_REPEAT', 12))
 WHOLE = 1 / 4                   # so many of them
@@ -46,6 +47,7 @@ class InARow(Case):
         rand = random.Random(REPEAT)
         guest = RomGuest(ws_mb=64, pattern='hotcold')
         self.chain = self.start_chain(guest)
+        read_all(self.src)
         held, children = [], 0
         for i in range(REPEAT):
             whole = rand.random() < WHOLE

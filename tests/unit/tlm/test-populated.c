@@ -132,24 +132,31 @@ static void test_discard(Fixture *f, gconstpointer scan)
 
 /*
  * Only read: pagemap says "present", PAGEMAP_SCAN also that it is the page
- * of zeros.  After a write it is not.
+ * of zeros, if the kernel has not given memory for it.  After a write it is
+ * not.
  */
 static void test_read(Fixture *f, gconstpointer scan)
 {
     unsigned sum = 0;
+    uint64_t before, given;
+    bool told;
 
     if (unsupported(f)) {
         return;
     }
     map_memory(f, 4 * MB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     use_small_pages(f);
+    before = tlm_populated_resident(f->page);
     for (uint64_t i = 0; i < f->pages; i++) {
         sum += read_page(f->mem + i * f->page);
     }
     g_assert_cmpuint(sum, ==, 0);
+    given = tlm_populated_resident(f->page) - before;
+    g_test_message("%" PRIu64 " bytes more are resident", given);
+    told = f->scan && given < 2 * MB;
     look(f);
-    g_assert_cmpuint(f->runs, ==, f->scan ? 1 : 0);
-    g_assert_cmpuint(f->end, ==, f->scan ? 4 * MB : 0);
+    g_assert_cmpuint(f->runs, ==, told);
+    g_assert_cmpuint(f->end, ==, told ? 4 * MB : 0);
     for (uint64_t i = 0; i < f->pages; i++) {
         write_page(f, i);
     }
