@@ -2,9 +2,8 @@
 """tlm checkpoint list and show: what there is."""
 
 import json
-import sys
 
-from ..errors import MigrateError
+from ..errors import MigrateError, in_words
 from ..figures import duration, size
 from . import text
 from .catalogue import Catalogue
@@ -21,15 +20,12 @@ def _row(entry):
            (f', needs {entry.parent}' if entry.parent else '')
 
 
+@in_words
 def main_list(parser, words):
     """Returns the exit status."""
     args = parser.parse_args(words)
-    try:
-        catalogue = Catalogue(args.dir)
-        entries, left = catalogue.entries(), catalogue.leftovers()
-    except (MigrateError, OSError) as e:
-        print(f'{parser.prog}: {e}', file=sys.stderr)
-        return 1
+    catalogue = Catalogue(args.dir)
+    entries, left = catalogue.entries(), catalogue.leftovers()
     if args.json:
         print(json.dumps({'checkpoints': [
             {'name': e.name, 'problem': e.problem, 'manifest': e.manifest}
@@ -43,17 +39,14 @@ def main_list(parser, words):
     return 0
 
 
+@in_words
 def main_show(parser, words):
     """Returns the exit status."""
     args = parser.parse_args(words)
-    try:
-        catalogue = Catalogue(args.dir)
-        entry = catalogue.get(args.name) if args.name else catalogue.newest()
-        if not entry.manifest:
-            raise MigrateError(f'{entry.name}: {entry.problem}')
-    except (MigrateError, OSError) as e:
-        print(f'{parser.prog}: {e}', file=sys.stderr)
-        return 1
+    catalogue = Catalogue(args.dir)
+    entry = catalogue.get(args.name) if args.name else catalogue.newest()
+    if not entry.manifest:
+        raise MigrateError(f'{entry.name}: {entry.problem}')
     if args.json:
         print(json.dumps(entry.manifest, indent=2))
     else:

@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 
-from ..errors import MigrateError
+from ..errors import MigrateError, in_words
 from ..figures import duration
 from ..memserver import client
 from ..memserver.look import the_only_vm
@@ -207,6 +207,7 @@ class Standby:
             time.sleep(ASK_S)
 
 
+@in_words
 def main(parser, words):
     """Returns the exit status."""
     own, command = words, []
@@ -217,23 +218,17 @@ def main(parser, words):
     client.check(parser, args)
     os.makedirs(args.dir, exist_ok=True)
     place = Place(args.dir)
-    try:
-        old = place.read()
-        if old and 'taken' in old:
-            raise MigrateError(f"{place.path}: '{old['name']}' was taken over "
-                               'from here. Remove this file to begin anew')
-        with Signals() as signals:
-            try:
-                Standby(args, command).run(signals)
-            except Interrupted:
-                with place.locked():
-                    old = place.read()
-                    if old and 'taken' not in old:
-                        place.forget()
-                        end(old)
-    except KeyboardInterrupt:
-        return 130
-    except (MigrateError, OSError) as e:
-        print(f'{parser.prog}: {e}', file=sys.stderr)
-        return 1
+    old = place.read()
+    if old and 'taken' in old:
+        raise MigrateError(f"{place.path}: '{old['name']}' was taken over "
+                           'from here. Remove this file to begin anew')
+    with Signals() as signals:
+        try:
+            Standby(args, command).run(signals)
+        except Interrupted:
+            with place.locked():
+                old = place.read()
+                if old and 'taken' not in old:
+                    place.forget()
+                    end(old)
     return 0

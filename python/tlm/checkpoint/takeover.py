@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from ..errors import Gone, MigrateError, Silent
+from ..errors import Gone, MigrateError, Silent, in_words
 from ..figures import duration
 from ..qmp import Qmp
 from .standby import Place, age_ms, runs
@@ -86,19 +86,14 @@ def _text(done):
         yield f'  disk      {disk}'
 
 
+@in_words
 def main(parser, words):
     """Returns the exit status."""
     args = parser.parse_args(words)
     if not (args.source or args.fence or args.force):
         parser.error('how is it known that the source does not run? Give '
                      '--fence, --source or --force')
-    try:
-        done = _take_over(args)
-    except (MigrateError, OSError) as e:
-        print(f'{parser.prog}: {e}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    done = _take_over(args)
     print(json.dumps(done, indent=2) if args.json else
           '\n'.join(_text(done)))
     return 0

@@ -4,53 +4,41 @@
 import json
 import sys
 
-from ..errors import MigrateError
+from ..errors import in_words
 from ..progress import Display
 from . import prune
 from .catalogue import Catalogue
 from .verify import problem
 
 
+@in_words
 def main_verify(parser, words):
     """Returns the exit status."""
     args = parser.parse_args(words)
     display = Display(sys.stderr)
-    try:
-        catalogue = Catalogue(args.dir)
-        entries = [catalogue.get(args.name)] if args.name else \
-            catalogue.entries()
-        found = {}
-        for entry in entries:
-            with display:
-                found[entry.name] = problem(catalogue, entry, display)
-            if not args.json:
-                print(f"{entry.name}: {found[entry.name] or 'good'}",
-                      flush=True)
-    except (MigrateError, OSError) as e:
-        print(f'{parser.prog}: {e}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    catalogue = Catalogue(args.dir)
+    entries = [catalogue.get(args.name)] if args.name else catalogue.entries()
+    found = {}
+    for entry in entries:
+        with display:
+            found[entry.name] = problem(catalogue, entry, display)
+        if not args.json:
+            print(f"{entry.name}: {found[entry.name] or 'good'}", flush=True)
     if args.json:
         print(json.dumps(found, indent=2))
     return 1 if any(found.values()) else 0
 
 
+@in_words
 def main_prune(parser, words):
     """Returns the exit status."""
     args = parser.parse_args(words)
-    try:
-        catalogue = Catalogue(args.dir)
-        with catalogue.locked():
-            bad = [e for e in catalogue.entries() if e.problem]
-            with Display(sys.stderr) as display:
-                removed = prune.run(catalogue, args.keep, display)
-            left = catalogue.remove_leftovers()
-    except (MigrateError, OSError) as e:
-        print(f'{parser.prog}: {e}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    catalogue = Catalogue(args.dir)
+    with catalogue.locked():
+        bad = [e for e in catalogue.entries() if e.problem]
+        with Display(sys.stderr) as display:
+            removed = prune.run(catalogue, args.keep, display)
+        left = catalogue.remove_leftovers()
     for entry in bad:
         print(f'{parser.prog}: {entry.name} is left as it is: '
               f'{entry.problem}', file=sys.stderr)

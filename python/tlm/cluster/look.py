@@ -2,33 +2,26 @@
 """tlm cluster list, show, verify and prune."""
 
 import asyncio
-import functools
 import json
 import sys
 
 from ..checkpoint.verify import problem
-from ..errors import MigrateError
+from ..errors import MigrateError, in_words
 from ..progress import Display
 from . import text
 from .recover import recover
 from .sets import Sets
 
 
-def _fails_in_words(main):
-    @functools.wraps(main)
+def _of_sets(main):
+    @in_words
     def wrapped(parser, words):
         args = parser.parse_args(words)
-        try:
-            return main(parser, args, Sets(args.dir))
-        except (MigrateError, OSError) as e:
-            print(f'{parser.prog}: {e}', file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 130
+        return main(parser, args, Sets(args.dir))
     return wrapped
 
 
-@_fails_in_words
+@_of_sets
 def main_list(_parser, args, sets):
     """Returns the exit status."""
     entries, left = sets.entries(), sets.leftovers()
@@ -45,7 +38,7 @@ def main_list(_parser, args, sets):
     return 0
 
 
-@_fails_in_words
+@_of_sets
 def main_show(_parser, args, sets):
     """Returns the exit status."""
     entry = sets.get(args.name) if args.name else sets.newest()
@@ -73,7 +66,7 @@ def all_problems(sets, entry, display):
     return None
 
 
-@_fails_in_words
+@_of_sets
 def main_verify(_parser, args, sets):
     """Returns the exit status."""
     display = Display(sys.stderr)
@@ -87,7 +80,7 @@ def main_verify(_parser, args, sets):
     return 1 if any(found.values()) else 0
 
 
-@_fails_in_words
+@_of_sets
 def main_prune(parser, args, sets):
     """Returns the exit status."""
     with sets.locked():

@@ -11,7 +11,7 @@ import time
 from ..checkpoint import chain, disks, drives, fresh, launch, newdomain
 from ..checkpoint.fromfile import load
 from ..checkpoint.records import Records
-from ..errors import MigrateError
+from ..errors import MigrateError, in_words
 from ..figures import duration
 from ..progress import Display
 from ..qmp import Qmp
@@ -187,6 +187,7 @@ def _interrupt(_signum, _frame):
     raise KeyboardInterrupt
 
 
+@in_words
 def main(parser, words):
     """Returns the exit status."""
     args = parser.parse_args(words)
@@ -203,11 +204,6 @@ def main(parser, words):
         done = _restore(sets, entry, args, configured)
     except Bad as e:
         parser.error(str(e))
-    except KeyboardInterrupt:
-        return 130
-    except (MigrateError, OSError) as e:
-        print(f'{parser.prog}: {e}', file=sys.stderr)
-        return 1
     print(json.dumps(done, indent=2) if args.json
           else '\n'.join(_text(done)))
     return 0

@@ -4,9 +4,8 @@
 import argparse
 import contextlib
 import json
-import sys
 
-from ..errors import MigrateError
+from ..errors import MigrateError, in_words
 from ..figures import memory, size
 from . import client, removal, sets
 
@@ -171,17 +170,12 @@ def _removed(args, removed):
 
 
 def _main(run):
+    @in_words
     def main(parser, words):
         """Returns the exit status."""
         args = parser.parse_args(words)
         client.check(parser, args)
-        try:
-            found = run(args)
-        except (MigrateError, OSError) as e:
-            print(f'{parser.prog}: {e}', file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 130
+        found = run(args)
         if args.json:
             print(json.dumps(found, indent=2))
         return 0
