@@ -6,67 +6,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import json
-import os
 import subprocess
-import tempfile
 import unittest
 
 from tlmtest import env
-from tlmtest.guests import LinuxGuest
+from tlmtest.domains import TOOL, DomainCase
 from tlmtest.played import Cluster
-from tlmtest.virt import Domain, Pair, missing_libvirt
-from tlmtest.vm import wait_until
 
-TOOL = os.path.join(env.ROOT, 'scripts/tlm')
 WINDOW = ('--window', '5s')
 
-pair = None
 
-
-def setUpModule():
-    global pair
-    reason = env.missing_qemu(env.QEMU, env.STOCK_QEMU) or missing_libvirt()
-    if reason:
-        raise unittest.SkipTest(reason)
-    pair = Pair()
-
-
-def tearDownModule():
-    if pair:
-        pair.close()
-
-
-class Domains(unittest.TestCase):
+class Domains(DomainCase):
     def setUp(self):
-        directory = tempfile.TemporaryDirectory(prefix='tlm-sets-')
-        self.addCleanup(directory.cleanup)
-        self.dir = directory.name
-        self.host = pair.hosts[0]
-        self.host.use_emulator(env.QEMU)
-        self.guest = LinuxGuest(mem_mb=384, ws=64, vcpus=1, rate=20000)
-        domain = Domain(pair, self.guest)
-        self.addCleanup(domain.close)
-        domain.start(self.host)
-        self.place = domain.at[self.host]
+        super().setUp()
+        self.start()
 
     def tool(self, command, *more):
         return subprocess.run(
             self.host.command(TOOL, 'cluster', command, '--dir', self.dir,
                               *more), text=True, capture_output=True,
             stdin=subprocess.DEVNULL, timeout=300, check=False)
-
-    def settings(self):
-        return (self.host.qmp('guest', 'query-migrate-capabilities'),
-                self.host.qmp('guest', 'query-migrate-parameters'),
-                # libvirt has some for itself
-                [s for s in self.host.qmp('guest', 'query-fdsets')
-                 if s['fdset-id'] > 1000])
-
-    def assert_well(self):
-        wait_until(lambda: self.host.domain_state('guest') == 'running', 60,
-                   'libvirt says that it runs')
-        self.guest.wait_alive(self.place)
-        self.guest.wait_scans(self.place)
 
     def test_save_and_restore(self):
         before = self.settings()

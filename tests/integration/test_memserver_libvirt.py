@@ -4,18 +4,14 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-import json
 import os
 import unittest
 
-import test_checkpoint_libvirt as libvirt
-from tlmtest import env
+from tlmtest import domains, env
 from tlmtest.memserver import BINARY, MemServer
 
-setUpModule, tearDownModule = libvirt.setUpModule, libvirt.tearDownModule
 
-
-class AtServer(libvirt.DisksCase):
+class AtServer(domains.DisksCase):
     """A server at the domain's host."""
 
     def setUp(self):
@@ -27,13 +23,8 @@ class AtServer(libvirt.DisksCase):
         self.addCleanup(self.server.close)
 
     def words(self, command, *more):
-        return self.host.command(libvirt.TOOL, 'checkpoint', command,
+        return self.host.command(domains.TOOL, 'checkpoint', command,
                                  '--server', self.server.address, *more)
-
-    def restored(self, name, *more):
-        run = self.tool('restore', '--domain', 'guest', '--json', name, *more)
-        self.assertEqual(run.returncode, 0, run.stderr)
-        return json.loads(run.stdout)
 
     def test_save_and_restore(self):
         """By a stock QEMU, as the domain that it was, from memory and after
@@ -64,15 +55,7 @@ class AtServer(libvirt.DisksCase):
                          self.overlays('one'))
         self.assert_uses_disk()
         self.end()
-        bases = {d['base']: self.content(d['base'])
-                 for d in one['disks'] + two['disks']}
-        self.host.use_emulator(env.STOCK_QEMU)
-        for name in ('one', 'two'):
-            told = self.restored(name)
-            self.assertEqual(set(self.disks().values()), set(told['disks']))
-            self.assert_uses_disk()
-            self.end()
-        self.assertEqual({b: self.content(b) for b in bases}, bases)
+        self.assert_restored_with_disks((one, two), ('one', 'two'))
 
     def test_refused(self):
         """With the reason, and nothing has happened."""
