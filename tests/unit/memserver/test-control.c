@@ -103,6 +103,8 @@ static void test_errors(Fixture *f, const void *data)
           "no session 1" },
         { "{\"execute\": \"list\"}", "\"return\":[]" },
         { "{\"execute\": \"whoami\"}", "{\"you\":\"anyone\",\"id\":" },
+        { "{\"execute\": \"outcome\", \"arguments\": {\"set\": \"x\", "
+          "\"head-id\": \"y\"}}", "not a matter of this server" },
         { "{\"execute\": \"metrics\"}", "tlm_memserver_vms 0" },
     };
     g_autofree char *deep = g_strnfill(5000, '[');
