@@ -67,7 +67,10 @@ class Played:
     _cancel = _wait = _status
 
     def _list(self, vm=None):
-        return [c for c in self.has if vm in (None, c['vm'])]
+        found = [c for c in self.has if vm in (None, c['vm'])]
+        if vm and not found:
+            raise client.Refused(f"{self.address}: no '{vm}' is known here")
+        return found
 
     def _show(self, vm, name):
         for c in self.has:
@@ -296,12 +299,12 @@ class Usage(unittest.TestCase):
 
 
 class Looking(Case):
-    def call(self, main, name, *words):
+    def call(self, main, name, *words, vm=('--vm', 'vm1')):
         """(exit status, standard output, standard error)"""
         with contextlib.redirect_stdout(io.StringIO()) as out, \
                 contextlib.redirect_stderr(io.StringIO()) as err:
             code = main(parser.of_command(options.COMMANDS[name]), [
-                '--server', ','.join(self.servers), '--vm', 'vm1', *words])
+                '--server', ','.join(self.servers), *vm, *words])
         return code, out.getvalue(), err.getvalue()
 
     def test_whole(self):
@@ -315,6 +318,20 @@ class Looking(Case):
         self.assertEqual((code, out), (0, (
             f'part 0 of one of vm1 at {A}: good\n'
             f'part 1 of one of vm1 at {B}: good\n')))
+
+    def test_server_without_it(self):
+        """Is no reason to tell nothing of the others."""
+        self.play(Played(C), Played(A, [checkpoint(part=0)]),
+                  Played(B, [checkpoint(part=1)]))
+        for main, name in ((look.main_list, LIST), (look.main_show, SHOW),
+                           (look.main_verify, VERIFY)):
+            for vm in ('--vm', 'vm1'), ():
+                code, out, err = self.call(main, name, vm=vm)
+                self.assertEqual((code, err), (0, ''), name)
+                self.assertIn('one', out)
+        code, out, err = self.call(look.main_list, LIST, vm=('--vm', 'vm2'))
+        self.assertEqual((code, out), (1, ''))
+        self.assertIn("there is no checkpoint of 'vm2'", err)
 
     def test_part_missing(self):
         self.play(Played(A, [checkpoint(part=1)]), Played(B))
@@ -342,7 +359,8 @@ class Looking(Case):
     def test_removed_as_wholes(self):
         """The head first: else it would promise a set that is not whole."""
         self.play(Played(A, [checkpoint(part=1)]),
-                  Played(B, [checkpoint(part=0)], dies=('remove',)))
+                  Played(B, [checkpoint(part=0)], dies=('remove',)),
+                  Played(C))
         code, _, err = self.call(look.main_remove, REMOVE, 'one')
         self.assertEqual((code, err.count('connection is lost')), (1, 1))
         self.assertTrue(self.servers[A].has)
@@ -350,7 +368,7 @@ class Looking(Case):
         code, out, _ = self.call(look.main_remove, REMOVE, 'one')
         self.assertEqual(out, f'Removed one from {A}\nRemoved one from {B}\n')
         code, _, err = self.call(look.main_remove, REMOVE, 'one')
-        self.assertIn("there is no checkpoint 'one'", err)
+        self.assertIn("there is no checkpoint of 'vm1'", err)
 
     def test_prune_uncommitted(self):
         """However new they are."""

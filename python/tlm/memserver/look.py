@@ -3,6 +3,7 @@
 
 import argparse
 import contextlib
+import itertools
 import json
 
 from ..errors import MigrateError, in_words
@@ -20,10 +21,14 @@ def bytes_of(shown):
 
 def the_only_vm(server):
     """If the caller sees no other; raises MigrateError."""
-    names = sorted({c['vm'] for c in server('list')})
+    return _the_only(server.address, server('list'))
+
+
+def _the_only(address, checkpoints):
+    names = sorted({c['vm'] for c in checkpoints})
     if len(names) == 1:
         return names[0]
-    raise MigrateError(f'{server.address}: ' + (
+    raise MigrateError(f'{address}: ' + (
         f"there are {', '.join(names)}: name one by --vm" if names else
         'there is no checkpoint that you may see'))
 
@@ -66,8 +71,18 @@ def _pairs(found):
             for c in checkpoints]
 
 
+def _of_vm(found, vm):
+    """@found: server -> checkpoints; some may have none of the VM."""
+    of_vm = {s: [c for c in has if c['vm'] == vm] for s, has in found.items()}
+    if not any(of_vm.values()):
+        raise MigrateError(f"there is no checkpoint of '{vm}'")
+    return of_vm
+
+
 def _list(args):
-    found = {s.address: s('list', vm=args.vm) for s in _each(args)}
+    found = {s.address: s('list') for s in _each(args)}
+    if args.vm:
+        found = _of_vm(found, args.vm)
     if args.json:
         return found
     for address, checkpoints in found.items():
@@ -90,7 +105,7 @@ def _one(args, command):
                 return server.address, server(
                     command, vm=args.vm or the_only_vm(server),
                     name=args.name)
-            except client.Refused as e:
+            except MigrateError as e:
                 why = why or e
     raise why
 
@@ -141,7 +156,9 @@ def _together(args):
     with contextlib.ExitStack() as opened:
         servers = [opened.enter_context(client.MemServer(
             address, client.tls_of(args))) for address in args.server]
-        yield {s: s('list', vm=args.vm or the_only_vm(s)) for s in servers}
+        found = {s: s('list') for s in servers}
+        yield _of_vm(found, args.vm or _the_only(
+            ','.join(args.server), itertools.chain(*found.values())))
 
 
 def _prune(args):
