@@ -93,6 +93,10 @@ class Early(unittest.TestCase):
         self.refused("there is no suite 'units'",
                      'scripts/check', '--suite=unit', '--suite=units')
 
+    def test_check_minutes(self):
+        self.refused('--minutes 0: not a number', 'scripts/check',
+                     '--minutes', '0')
+
     def test_configure(self):
         self.refused("'x86_64' is no system emulator", 'configure',
                      '--target-list=x86_64-softmmu,x86_64')

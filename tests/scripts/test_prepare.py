@@ -341,6 +341,29 @@ class Fetch(Case):
         self.assertIn('no network', run.stderr)
 
 
+class TimeIsUp(Case):
+    def run_late(self, *command):
+        return subprocess.run(
+            [os.path.join(ROOT, command[0]), *command[1:]], check=True,
+            capture_output=True, text=True,
+            env={**os.environ, 'TLM_TEST_UNTIL': '1'}).stdout
+
+    def test_unittest(self):
+        path = os.path.join(self.tmp, 'test_late.py')
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write('import unittest\n\n\n'
+                    'class Late(unittest.TestCase):\n'
+                    '    def test_fails(self):\n'
+                    '        self.fail()\n')
+        self.assertRegex(self.run_late('tests/lib/run-unittest', path),
+                         'ok 1 - test_late.Late.test_fails # SKIP no time')
+
+    def test_migration_test(self):
+        self.assertRegex(
+            self.run_late('tests/qtest/run-migration-test', 'smoke'),
+            r'1\.\.0 # SKIP no time')
+
+
 class Summary(Case):
     def summary(self, *tests, status=0, steps=()):
         log = os.path.join(self.tmp, 'testlog.json')
