@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "address.h"
 #include "control.h"
 #include "error.h"
 #include "image-store.h"
@@ -222,22 +223,32 @@ static bool check_part(const ControlCall *c, const Checkpoint *k, bool whole,
                             "only: say whole=true");
 }
 
-/* With TLS or without, as the client says. */
+/*
+ * With TLS or without, as the client says.  A server that has credentials
+ * shows no guest's RAM to the network because somebody forgot to say "tls".
+ */
 static bool find_target(const ControlCall *c, const char *to, TargetWish *t,
                         GError **errp)
 {
     const Config *config = c->server->config;
-    bool tls = false;
+    bool tls = false, plain = config->allow_plain;
 
     t->to = to;
     if (!control_may_connect(c, "to", to, errp) ||
         !control_bool(c, "tls", &tls, errp) ||
+        !control_bool(c, "allow-plain", &plain, errp) ||
         !control_string(c, "tls-hostname", &t->tls_host, errp)) {
         return false;
     }
     if (tls && !config->tls_client) {
         return ms_fail(errp, "the server has no TLS credentials of a client: "
                        "%s", config->tls_client_problem);
+    }
+    if (!tls && !plain && (config->tls || config->tls_client) &&
+        !address_is_local(to)) {
+        return ms_fail(errp, "%s: this server has TLS credentials and does "
+                       "not send to another host without them: say tls=true, "
+                       "or allow-plain=true if you trust the network", to);
     }
     t->tls = tls ? config->tls_client : NULL;
     return true;
@@ -349,8 +360,8 @@ static struct json_object *stop(const ControlCall *c, GError **errp)
 }
 
 const ControlCommand control_restore_commands[] = {
-    { "restore", "vm! name to! tls tls-hostname whole channels uuid resume "
-      "rate page-sizes expect set", restore },
+    { "restore", "vm! name to! tls tls-hostname allow-plain whole channels "
+      "uuid resume rate page-sizes expect set", restore },
     { "restore-status", "restore!", status },
     { "restore-stop", "restore!", stop },
     { NULL },

@@ -164,13 +164,21 @@ static void test_confirm(Fixture *f, const void *data)
 static void test_tls_restore(Fixture *f, const void *data)
 {
     static const char tls[] = RESTORE("tcp:192.0.2.1:1", ", \"tls\": true");
+    static const char plain[] = RESTORE("tcp:192.0.2.1:1", "");
     g_autofree char *dir = g_build_filename(f->dir, "keys", NULL);
 
+    expect(f, "a", plain, "no virtual machine");
     credentials_psk(dir, "qemu", "ab");
     f->config.tls_client_problem = (char *)"set client-dir";
     expect(f, "a", tls, "TLS credentials of a client: set client-dir");
     f->config.tls_client = tls_client_creds("psk", dir, "qemu", NULL);
     expect(f, "a", tls, "no virtual machine");
+    expect(f, "a", plain, "say tls=true, or allow-plain=true");
+    expect(f, "a", RESTORE("tcp:192.0.2.1:1", ", \"allow-plain\": true"),
+           "no virtual machine");
+    expect(f, "a", RESTORE("tcp:127.0.0.1:1", ""), "no virtual machine");
+    f->config.allow_plain = true;
+    expect(f, "a", plain, "no virtual machine");
     tls_creds_free(f->config.tls_client);
 }
 
