@@ -26,16 +26,25 @@ def source(machine):
     return {k: machine[k] for k in SOURCE if machine.get(k)}
 
 
-def _send(giver, taker, shown, level, on_poll):
+def _by_tls(taker, uri):
+    """What a server is told that is to connect to another one by TLS."""
+    known = client.host_of(taker.address)
+    return {'tls': True, 'tls_hostname': known and known[0]} \
+        if client.host_of(uri) else {}
+
+
+def _send(giver, taker, shown, level, on_poll, tls):
     """@on_poll: gets a percentage; may raise an exception."""
     named = {'vm': shown['vm'], 'name': shown['name']}
+    senders = tls and client.senders([giver])
     session = taker('announce', ram=shown['ram'], channels=CHANNELS,
                     level=level, **named,
-                    source=source(shown['source']))
+                    source=source(shown['source']), senders=senders)
     number, sending = session['session'], None
+    to = client.reachable(session['uri'], taker.address)
     try:
         sending = giver('restore', whole=True, channels=CHANNELS, **named,
-                        to=client.reachable(session['uri'], taker.address))
+                        to=to, **(_by_tls(taker, to) if tls else {}))
         while sending['state'] not in ('ended', 'lost'):
             on_poll(100 * sending['sent'] / max(bytes_of(shown), 1))
             time.sleep(POLL_S)
@@ -52,7 +61,7 @@ def _send(giver, taker, shown, level, on_poll):
                            f"{end.get('error') or sending.get('error')}")
 
 
-def make(giver, addresses, shown, level, wanted, display, signals):
+def make(giver, addresses, shown, level, wanted, display, signals, tls=None):
     """Copies of what @giver, a MemServer, has shown, at @wanted of
     @addresses; returns which."""
     done, failures = [], []
@@ -66,8 +75,8 @@ def make(giver, addresses, shown, level, wanted, display, signals):
             if len(done) == wanted:
                 break
             try:
-                with client.MemServer(address) as taker:
-                    _send(giver, taker, shown, level, on_poll)
+                with client.MemServer(address, tls) as taker:
+                    _send(giver, taker, shown, level, on_poll, tls)
                 done.append(address)
             except MigrateError as e:
                 failures.append(str(e))

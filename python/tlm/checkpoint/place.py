@@ -23,9 +23,6 @@ def check(parser, args):
     wanted = getattr(args, 'copies', None) or 1
     if args.server and wanted > len(set(args.server)):
         parser.error(f'--copies {wanted} needs as many servers')
-    if wanted > 1 and args.tls:
-        parser.error('--copies is not for --tls: servers pass copies to each '
-                     'other without encryption')
 
 
 def _check_parts(parser, args):

@@ -122,8 +122,9 @@ class ServerSaver:
         wanted = (self.args.copies or 1) - 1
         others = [a for a in self.args.server if a != server.address]
         try:
-            return wanted and copies.make(server, others, shown, self.level,
-                                          wanted, display, signals) or []
+            return wanted and copies.make(
+                server, others, shown, self.level, wanted, display, signals,
+                client.tls_of(self.args)) or []
         except Interrupted:
             server('remove', vm=shown['vm'], name=shown['name'])
             raise

@@ -66,6 +66,13 @@ def reachable(uri, address):
     return f'tcp:{host}:{told[1]}'
 
 
+def senders(servers):
+    """Who they are where they connect to another server by TLS: for
+    "announce".  None: nobody but the client itself."""
+    return [name for name in (s('whoami').get('server') for s in servers)
+            if name] or None
+
+
 class Refused(MigrateError):
     """What the server has answered."""
 
