@@ -86,6 +86,13 @@ OPTIONS = (
            'durable)'),
     *memserver.several(SAVING),
     *memserver.tls(SERVERS),
+    Option('tls-hostname', (RESTORE, STANDBY), parse=str, metavar='NAME',
+           help="with --tls: the name in the certificate of the QEMU that is "
+           'restored, to which servers connect (default: the host of its '
+           'address)'),
+    Option('allow-plain', (RESTORE, STANDBY),
+           help='with --server: let servers send to the QEMU without TLS over '
+           'a network that you trust'),
     Option('to', (RESTORE,), parse=units.address, metavar='URI',
            help='into a QEMU that waits there, with -incoming and capability '
            "'multifd': tcp:HOST:PORT or unix:PATH. Nothing is started here"),

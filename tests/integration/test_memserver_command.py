@@ -82,6 +82,38 @@ class ServerTool(MemServerCase):
         self.assertEqual([c['capability'] for c in vm.qmp(
             'query-migrate-capabilities') if c['state']], [])
 
+    def instantly(self, server, *more):
+        """The tool under way, slowly, and the Vm, whose guest runs."""
+        dst = Started('dst', env.STOCK_QEMU, self.guest.args('tcg'))
+        self.addCleanup(dst.close)
+        tool = subprocess.Popen(
+            [TOOL, 'checkpoint', 'restore', '--server', server, '--instant',
+             '--rate', SLOW_RESTORE, '--json', *more, 'one', '--',
+             *dst.command],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=die_with_parent)
+        self.addCleanup(tool.communicate)
+        self.addCleanup(tool.kill)
+        wait_until(lambda: os.path.exists(dst.qmp_path), 60, 'QEMU starts')
+        dst.connect()
+        wait_until(lambda: migration.status(dst) == 'postcopy-active', 60,
+                   'the guest runs')
+        return tool, dst
+
+    def told(self, tool, status=0):
+        out, messages = tool.communicate(timeout=180)
+        self.assertEqual(tool.returncode, status, messages)
+        told = json.loads(out)
+        self.addCleanup(shutil.rmtree, os.path.dirname(told['qmp']))
+        return told
+
+    def assert_restored(self, tool, dst, servers=2):
+        """@servers: so many at least"""
+        told = self.told(tool)
+        self.assertGreaterEqual(told['servers'], servers)
+        self.assertEqual(told['status'], 'running')
+        self.assert_guest_well(self.guest, dst)
+
 
 class ServerCommand(ServerTool):
     # Saving
@@ -365,37 +397,6 @@ class ServerCommand(ServerTool):
                         '--to', 'tcp:127.0.0.1:1', 'one')
         self.assertEqual(run.returncode, 1)
         self.assertIn('connect', run.stderr)
-
-    def instantly(self, server):
-        """The tool under way, slowly, and the Vm, whose guest runs."""
-        dst = Started('dst', env.STOCK_QEMU, self.guest.args('tcg'))
-        self.addCleanup(dst.close)
-        tool = subprocess.Popen(
-            [TOOL, 'checkpoint', 'restore', '--server', server, '--instant',
-             '--rate', SLOW_RESTORE, '--json', 'one', '--', *dst.command],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=die_with_parent)
-        self.addCleanup(tool.communicate)
-        self.addCleanup(tool.kill)
-        wait_until(lambda: os.path.exists(dst.qmp_path), 60, 'QEMU starts')
-        dst.connect()
-        wait_until(lambda: migration.status(dst) == 'postcopy-active', 60,
-                   'the guest runs')
-        return tool, dst
-
-    def told(self, tool, status=0):
-        out, messages = tool.communicate(timeout=180)
-        self.assertEqual(tool.returncode, status, messages)
-        told = json.loads(out)
-        self.addCleanup(shutil.rmtree, os.path.dirname(told['qmp']))
-        return told
-
-    def assert_restored(self, tool, dst, servers=2):
-        """@servers: so many at least"""
-        told = self.told(tool)
-        self.assertGreaterEqual(told['servers'], servers)
-        self.assertEqual(told['status'], 'running')
-        self.assert_guest_well(self.guest, dst)
 
     def test_instant_server_killed(self):
         """The same one goes on when it is there again."""

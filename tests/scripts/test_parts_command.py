@@ -10,7 +10,8 @@ import unittest
 from unittest import mock
 
 from tlm import options, parser, units
-from tlm.checkpoint import fromparts, fromserver, place, toserver, watch
+from tlm.checkpoint import (encryption, fromparts, fromserver, place,
+                            toserver, watch)
 from tlm.checkpoint.receivers import Receivers, Unable
 from tlm.errors import MigrateError
 from tlm.memserver import client, look, sets
@@ -490,7 +491,7 @@ class Restoring(Case):
         return argparse.Namespace(**{
             'server': list(self.servers), 'vm': 'vm1', 'name': 'one',
             'channels': 2, 'instant': False, 'domain': None, 'to': None,
-            'tls': None, **more})
+            'tls': None, 'tls_hostname': None, 'allow_plain': False, **more})
 
     def origin(self, **more):
         with mock.patch.object(fromparts.FromServer, '_find_own',
@@ -551,6 +552,7 @@ class OtherDisks(unittest.TestCase):
         shown = {'source': {'disks': ['one']}}
         its = fromserver.FromServer.__new__(fromserver.FromServer)
         its.shown, its.vm, its.name, its.tls = shown, 'vm', 'a', None
+        its.encryption = encryption.Encryption()
         its.servers, its.turn = ['x:1'], 0
         for there, goes in (('one', True), ('two', False)):
             server = mock.MagicMock()

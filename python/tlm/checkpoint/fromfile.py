@@ -3,8 +3,8 @@
 
 Others like it (fromserver.py) have: check(), which raises MigrateError if
 nobody can serve; serve(uri, **wish), which returns a Telling, and
-serve_whole(); address(), where QEMU shall wait for one; by_hand(), how a user
-would do it; load(), and another(): is it of use to try it again with another
+serve_whole(); address(), where QEMU shall wait for one; encryption, which
+begin()s and end()s; by_hand(), how a user would do it; load(), and another(): is it of use to try it again with another
 QEMU, after it has failed?; close().
 """
 
@@ -15,6 +15,7 @@ import time
 from ..errors import MigrateError
 from ..migration import Migration
 from . import server
+from .encryption import Encryption
 
 CAPABILITIES = {'multifd': True, 'mapped-ram': True}
 POLL_S = 0.005
@@ -62,6 +63,7 @@ class FromFile:
     def __init__(self, path, channels):
         self.path, self.channels = path, channels
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.encryption = Encryption()
 
     def close(self):
         os.close(self.fd)

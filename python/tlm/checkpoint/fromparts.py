@@ -20,6 +20,11 @@ def of(args):
         raise MigrateError(f"'{origin.name}' is in parts: those are not "
                            'restored as a domain yet. Write a command line '
                            'behind "--"')
+    if (args.to or origin.own) and origin.encryption.wanted(
+            args.to or origin.address(None, '')):
+        raise MigrateError(f"'{origin.name}' is in parts: those are not "
+                           'restored by TLS yet. On a network that you trust, '
+                           'say --allow-plain')
     parts = origin.shown['parts']
     if args.to and args.channels < parts:
         raise MigrateError(f"'{origin.name}' is in {parts} parts, each of "
@@ -98,4 +103,4 @@ class FromParts(FromServer):
         """By all of them.  Each refuses if it has another set by now."""
         return Together({address: Serving(address, self.tls, {
             'vm': self.vm, 'name': self.name, 'to': uri, 'set': self.set.id,
-            **wish}) for address in self.servers})
+            **self.encryption.wish(uri), **wish}) for address in self.servers})

@@ -10,6 +10,7 @@ import time
 from ..errors import MigrateError
 from ..memserver import client
 from ..memserver.look import the_only_vm
+from .encryption import Encryption
 from .fromfile import END_S, Load, until_loaded
 from .server import HANGS_S, Failed, Telling
 
@@ -101,6 +102,10 @@ class FromServer:
         self.shown = self._show(args)
         self.vm, self.name = self.shown['vm'], self.shown['name']
         self.own = self._find_own()     # as TCP servers see it, or None
+        self.encryption = Encryption(self.tls, args.tls_hostname,
+                                     args.allow_plain)
+        if self.own and not args.to:
+            self.encryption.check_files()
 
     def _show(self, args):
         failures = []
@@ -168,14 +173,14 @@ class FromServer:
             f"{address}: its '{self.name}' has other disks"
 
     def serve(self, uri, **wish):
-        return self._serving({'to': uri, **wish})
+        return self._serving({'to': uri, **self.encryption.wish(uri), **wish})
 
     def serve_whole(self, uri, **wish):
         """By the next server that has the same as the one before."""
         self.wholes += 1
         return self._serving({
-            'to': uri, 'whole': True, 'channels': self.channels,
-            'expect': self.ticket, **wish}, HANGS_S)
+            'to': uri, **self.encryption.wish(uri), 'whole': True,
+            'channels': self.channels, 'expect': self.ticket, **wish}, HANGS_S)
 
     def another(self):
         """Is there a server that no whole restore has been tried from, after
@@ -188,8 +193,9 @@ class FromServer:
     def load(self, qemu):
         uri, serving = self.address(qemu, 'restore'), None
         try:
-            with Load(qemu.qmp, {'multifd': True},
-                      {'multifd-channels': self.channels}) as loading:
+            with self.encryption.of(qemu.qmp, uri), \
+                    Load(qemu.qmp, {'multifd': True},
+                         {'multifd-channels': self.channels}) as loading:
                 loading.start(uri)
                 serving = self.serve_whole(
                     uri, uuid=qemu.qmp('query-uuid')['UUID'])
@@ -220,6 +226,7 @@ class FromServer:
 
     def by_hand(self, uri, **wish):
         """For each server, one of which will do."""
+        wish = {**self.encryption.wish(uri), **wish}
         line = json.dumps({'execute': 'restore', 'arguments': {
             'vm': self.vm, 'name': self.name, 'to': uri,
             **{k.replace('_', '-'): v for k, v in wish.items() if v}}})

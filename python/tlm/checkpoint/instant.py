@@ -38,6 +38,7 @@ class Instant:
         self.origin = origin
         self.server = self.ticket = None
         self.sizes, self.serial = {}, 0
+        self.uri = None                 # where QEMU waited first
         self.servers = self.idle = 0    # in all; in a row without a page
         self.running_at = None          # s, as of time.monotonic()
         self.paused = False             # migrate-pause was said
@@ -71,7 +72,8 @@ class Instant:
         self.server = self.origin.serve(uri, **self._wish(resume))
 
     def _begin(self, run):
-        uri = self._address()
+        uri = self.uri = self._address()
+        self.origin.encryption.begin(self.qmp, uri)
         self.qmp('migrate-incoming', uri=uri)
         if run:
             self.qmp('cont')            # as soon as it can
@@ -171,6 +173,7 @@ class Instant:
             return 'waits', self._what_to_do(
                 f'{TRIES} servers in a row have failed')
         self._capabilities(False)
+        self.origin.encryption.end(self.qmp, self.uri)
         return None
 
     def _readable(self):

@@ -6,7 +6,8 @@ from ..memserver import client
 
 # Options of "save" and "restore" that are for a directory alone
 DIRECTORY_ONLY = ('verify',)
-SERVER_ONLY = ('level', 'vm', 'tls', 'tls_dir', 'copies', 'parts')
+SERVER_ONLY = ('level', 'vm', 'tls', 'tls_dir', 'tls_hostname',
+               'allow_plain', 'copies', 'parts')
 
 
 def check(parser, args):

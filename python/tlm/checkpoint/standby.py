@@ -130,7 +130,8 @@ class Standby:
         if 'set' in shown:
             raise MigrateError(f"'{name}' is in parts, of which none can be "
                                'kept ready yet: see "tlm checkpoint restore"')
-        args = argparse.Namespace(**{**vars(self.args), 'name': name})
+        args = argparse.Namespace(**{**vars(self.args), 'name': name,
+                                     'to': None})
         origin = FromServer(args)
         used = origin.machine.get('disks', [])
         why = disks.problem(used)

@@ -32,11 +32,12 @@ class Tls:
         return ['--tls', self.kind, '--tls-dir', self.directory,
                 '--tls-user', self.user]
 
-    def properties(self):
+    def properties(self, endpoint='client'):
         """Of QEMU's object."""
+        named = self.kind == 'psk' and endpoint == 'client'
         return {'qom-type': f'tls-creds-{self.kind}',
-                'dir': os.path.abspath(self.directory), 'endpoint': 'client',
-                **({'username': self.user} if self.kind == 'psk' else {})}
+                'dir': os.path.abspath(self.directory), 'endpoint': endpoint,
+                **({'username': self.user} if named else {})}
 
 
 def tls_of(args):
@@ -48,6 +49,9 @@ def check(parser, args):
     """Wrong usage ends the program."""
     if bool(args.tls) != bool(args.tls_dir):
         parser.error('--tls and --tls-dir go together')
+    if getattr(args, 'tls_hostname', None) and \
+            (not args.tls or args.allow_plain):
+        parser.error('--tls-hostname is for --tls without --allow-plain')
 
 
 def host_of(address):

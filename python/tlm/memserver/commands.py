@@ -54,7 +54,7 @@ def tls(commands):
     return (
         Option('tls', commands, parse=str, choices=('x509', 'psk'),
                help='connect to servers by TLS, with credentials of this kind; '
-               'a QEMU that is saved uses the same ones'),
+               'a QEMU that is saved or restored uses the same ones'),
         Option('tls-dir', commands, parse=str, metavar='DIR', file=True,
                help="with --tls: the credentials, in files as QEMU's objects "
                'tls-creds-x509 and tls-creds-psk have them'),
