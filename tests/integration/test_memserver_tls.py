@@ -13,6 +13,7 @@ from test_memserver_command import TCP, ServerTool
 from tlmtest import env, migration
 from tlmtest.virt import make_certificates
 
+COPIES = '--copies', '2'
 USER, OTHER = 'alice', 'other'
 ELSEWHERE = '192.0.2.1'         # in the certificate of OTHER
 
@@ -20,17 +21,16 @@ ELSEWHERE = '192.0.2.1'         # in the certificate of OTHER
 class Tls(ServerTool):
     """Two servers, a source, and their credentials."""
 
-    def start(self, kind, credentials, stopped=True):
+    def start(self, kind, credentials, stopped=True, how=COPIES):
         """@credentials: directories of the servers.  Returns the servers'
-        addresses; both have what the source has."""
+        addresses; they have what the source has."""
         self.servers = [self.server(**TCP, tls={'credentials': kind,
                                                 'dir': directory})
                         for directory in credentials]
         addresses = [s.address for s in self.servers]
         self.src = self.source(stopped)
-        self.save(','.join(addresses), 'one', '--copies', '2', *self.tls)
-        for address in addresses:
-            self.memserver('verify', address, *self.tls)
+        self.save(','.join(addresses), 'one', *how, *self.tls)
+        self.memserver('verify', ','.join(addresses), *self.tls)
         return addresses
 
     def keys(self):
@@ -38,7 +38,7 @@ class Tls(ServerTool):
         self.addCleanup(directory.cleanup)
         return directory.name
 
-    def x509(self, stopped=True):
+    def x509(self, **start):
         """The user's certificates: as a client, and as a QEMU that listens."""
         keys = self.keys()
         make_certificates(keys, {**dict.fromkeys(('a', 'b', USER),
@@ -48,7 +48,7 @@ class Tls(ServerTool):
         self.other = os.path.join(keys, OTHER)
         self.tls = ('--tls', 'x509', '--tls-dir', self.mine)
         return self.start('x509', [os.path.join(keys, n) for n in 'ab'],
-                          stopped)
+                          **start)
 
     def has_all(self, server, *more):
         dst, told = self.restore(server, '--paused', 'one', *self.tls, *more)
@@ -99,6 +99,12 @@ class Tls(ServerTool):
         one, copy = self.start('psk', [keys, keys])
         self.has_all(copy)
         self.has_all(one, '--instant')
+
+    def test_parts(self):
+        """Saved by TLS, also between the servers."""
+        servers = ','.join(self.x509(how=('--parts', 'all')))
+        self.refused('not restored by TLS yet', '--server', servers)
+        self.has_all(servers, '--allow-plain')
 
     def test_server_killed(self):
         """The copy goes on, by TLS too."""

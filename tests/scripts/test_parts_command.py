@@ -283,6 +283,8 @@ class Usage(unittest.TestCase):
         servers = '--server', 'a:1,b:1'
         self.assertEqual(self.parse(*servers, '--parts', 'all'), 2)
         self.assertEqual(self.parse(*servers, '--parts', '2'), 2)
+        self.assertEqual(self.parse(*servers, '--parts', '2', '--tls', 'psk',
+                                    '--tls-dir', '/x'), 2)
         self.assertEqual(self.parse(*servers, '--parts', '1', '--copies',
                                     '2'), 1)
         for words, why in (
@@ -291,8 +293,6 @@ class Usage(unittest.TestCase):
                 ((*servers, '--parts', '2', '--copies', '2'), '--copies'),
                 ((*servers, '--parts', '2', '--incremental'),
                  '--incremental'),
-                ((*servers, '--parts', '2', '--tls', 'psk', '--tls-dir',
-                  '/x'), '--tls'),
                 ((*servers, '--parts', '2', '--disk', 'auto'), '--disk'),
                 (('--dir', '/x', '--parts', '2'), 'is not for --dir')):
             self.assertIn(why, self.parse(*words))
@@ -526,6 +526,19 @@ class Restoring(Case):
                                    self.origin)
         self.assertEqual({c for s in self.servers.values()
                           for c in s.commands()}, {'show'})
+
+    def test_not_by_tls(self):
+        """A Unix socket needs none."""
+        self.play(Played(A, [checkpoint(part=0)]),
+                  Played(B, [checkpoint(part=1)]))
+        for uri, ok in (('tcp:x:1', False), ('unix:/x', True)):
+            wish = {'to': uri, 'tls': 'psk', 'tls_dir': '/x',
+                    'tls_user': 'qemu'}
+            if not ok:
+                self.assertRaisesRegex(MigrateError, 'not restored by TLS',
+                                       self.origin, **wish)
+                wish['allow_plain'] = True
+            self.assertIsInstance(self.origin(**wish), fromparts.FromParts)
 
     def test_not_in_parts(self):
         self.play(Played(A, [checkpoint()]))

@@ -41,7 +41,6 @@ def _check_parts(parser, args):
     for name, why in (
             ('disk', 'not yet'),
             ('copies', 'not of parts'),
-            ('incremental', 'not in parts'),
-            ('tls', 'not yet')):
+            ('incremental', 'not in parts')):
         if getattr(args, name, None):
             parser.error(f'--{name} is not for --parts: {why}')

@@ -97,6 +97,8 @@ class Receivers:
             more.update(head=self.uris[0], head_id=self._head_id, source=None)
         else:
             self._head_id = self.head('whoami').get('id')
+            if self.tls:        # the other servers connect to it, too
+                more['senders'] = client.senders(self.servers[1:])
         return more
 
     def announce(self, **wish):
