@@ -4,8 +4,8 @@
 Others like it (fromserver.py) have: check(), which raises MigrateError if
 nobody can serve; serve(uri, **wish), which returns a Telling, and
 serve_whole(); address(), where QEMU shall wait for one; encryption, which
-begin()s and end()s; by_hand(), how a user would do it; load(), and another(): is it of use to try it again with another
-QEMU, after it has failed?; close().
+begin()s and end()s; by_hand(), how a user would do it; load(), and another():
+is it of use to try it again with another QEMU, after it has failed?; close().
 """
 
 import os
