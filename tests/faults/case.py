@@ -161,7 +161,7 @@ class Case:
             src, pause_before_switchover=s.where in ('gate', 'device'))
         self.by_tlm = not self.stock and (s.kind == 'checkpoint' or
                                           s.transport != 'file')
-        self._use_tlm(s.kind == 'migrate' and s.transport != 'file')
+        self._use_tlm(self.by_tlm and s.kind == 'migrate')
         if s.kind == 'checkpoint':
             # It brings its capabilities along
             migration.set_capabilities(src, multifd=False, mapped_ram=False)
