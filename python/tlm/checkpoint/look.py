@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """tlm checkpoint list and show: what there is."""
 
-import json
-
-from ..errors import MigrateError, in_words
+from ..errors import in_words
 from ..figures import duration, size
-from . import text
+from . import report, text
 from .catalogue import Catalogue
 
 
@@ -25,18 +23,9 @@ def main_list(parser, words):
     """Returns the exit status."""
     args = parser.parse_args(words)
     catalogue = Catalogue(args.dir)
-    entries, left = catalogue.entries(), catalogue.leftovers()
-    if args.json:
-        print(json.dumps({'checkpoints': [
-            {'name': e.name, 'problem': e.problem, 'manifest': e.manifest}
-            for e in entries], 'left-over': left}, indent=2))
-        return 0
-    for entry in entries:
-        print(_row(entry))
-    for file in left:
-        print(f'{file}: no checkpoint; it is being written, or was left over '
-              '("prune" removes it)')
-    return 0
+    return report.listed(
+        'checkpoints', catalogue.entries(), catalogue.leftovers(), _row,
+        'no checkpoint; it is being written, or was left over', args.json)
 
 
 @in_words
@@ -45,13 +34,6 @@ def main_show(parser, words):
     args = parser.parse_args(words)
     catalogue = Catalogue(args.dir)
     entry = catalogue.get(args.name) if args.name else catalogue.newest()
-    if not entry.manifest:
-        raise MigrateError(f'{entry.name}: {entry.problem}')
-    if args.json:
-        print(json.dumps(entry.manifest, indent=2))
-    else:
-        print('\n'.join(text.shown(entry.manifest,
-                                   catalogue.file(entry))))
-        if entry.problem:
-            print(f'  problem   {entry.problem}')
-    return 0
+    return report.shown(
+        entry, lambda: text.shown(entry.manifest, catalogue.file(entry)),
+        args.json)

@@ -6,7 +6,7 @@ import sys
 
 from ..errors import in_words
 from ..progress import Display
-from . import prune
+from . import prune, report
 from .catalogue import Catalogue
 from .verify import problem
 
@@ -17,16 +17,13 @@ def main_verify(parser, words):
     args = parser.parse_args(words)
     display = Display(sys.stderr)
     catalogue = Catalogue(args.dir)
-    entries = [catalogue.get(args.name)] if args.name else catalogue.entries()
-    found = {}
-    for entry in entries:
+
+    def read(entry):
         with display:
-            found[entry.name] = problem(catalogue, entry, display)
-        if not args.json:
-            print(f"{entry.name}: {found[entry.name] or 'good'}", flush=True)
-    if args.json:
-        print(json.dumps(found, indent=2))
-    return 1 if any(found.values()) else 0
+            return problem(catalogue, entry, display)
+    return report.verified(
+        [catalogue.get(args.name)] if args.name else catalogue.entries(),
+        read, args.json)
 
 
 @in_words

@@ -5,8 +5,9 @@ import asyncio
 import json
 import sys
 
+from ..checkpoint import report
 from ..checkpoint.verify import problem
-from ..errors import MigrateError, in_words
+from ..errors import in_words
 from ..progress import Display
 from . import text
 from .recover import recover
@@ -24,33 +25,16 @@ def _of_sets(main):
 @_of_sets
 def main_list(_parser, args, sets):
     """Returns the exit status."""
-    entries, left = sets.entries(), sets.leftovers()
-    if args.json:
-        print(json.dumps({'sets': [
-            {'name': e.name, 'problem': e.problem, 'manifest': e.manifest}
-            for e in entries], 'left-over': left}, indent=2))
-        return 0
-    for entry in entries:
-        print(text.row(entry))
-    for name in left:
-        print(f'{name}: no set; it is being written or removed, or was left '
-              'over ("prune" removes it)')
-    return 0
+    return report.listed(
+        'sets', sets.entries(), sets.leftovers(), text.row,
+        'no set; it is being written or removed, or was left over', args.json)
 
 
 @_of_sets
 def main_show(_parser, args, sets):
     """Returns the exit status."""
     entry = sets.get(args.name) if args.name else sets.newest()
-    if not entry.manifest:
-        raise MigrateError(f'{entry.name}: {entry.problem}')
-    if args.json:
-        print(json.dumps(entry.manifest, indent=2))
-        return 0
-    print('\n'.join(text.shown(entry.manifest)))
-    if entry.problem:
-        print(f'  problem   {entry.problem}')
-    return 0
+    return report.shown(entry, lambda: text.shown(entry.manifest), args.json)
 
 
 def all_problems(sets, entry, display):
@@ -70,14 +54,9 @@ def all_problems(sets, entry, display):
 def main_verify(_parser, args, sets):
     """Returns the exit status."""
     display = Display(sys.stderr)
-    found = {}
-    for entry in [sets.get(args.name)] if args.name else sets.entries():
-        found[entry.name] = all_problems(sets, entry, display)
-        if not args.json:
-            print(f"{entry.name}: {found[entry.name] or 'good'}", flush=True)
-    if args.json:
-        print(json.dumps(found, indent=2))
-    return 1 if any(found.values()) else 0
+    return report.verified(
+        [sets.get(args.name)] if args.name else sets.entries(),
+        lambda entry: all_problems(sets, entry, display), args.json)
 
 
 @_of_sets
