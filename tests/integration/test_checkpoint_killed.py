@@ -11,14 +11,13 @@
 
 import os
 import struct
-import subprocess
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from test_checkpoint_command import Restored            # noqa: E402
-from tlmtest import env, killed, migration              # noqa: E402
+from tlmtest import env, killed, migration, preload     # noqa: E402
 from tlmtest.guests import RomGuest                     # noqa: E402
 from tlmtest.vm import wait_until                       # noqa: E402
 from tlmtest.writtendisk import WrittenDisk, command    # noqa: E402
@@ -133,13 +132,8 @@ class Qemu(KilledSaves):
         directory = tempfile.TemporaryDirectory(prefix='tlm-preload-')
         cls.addClassCleanup(directory.cleanup)
         cls.counter = os.path.join(directory.name, 'counter')
-        preload = os.path.join(directory.name, 'die-at-write.so')
-        subprocess.run(
-            ['gcc', '-O2', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC',
-             '-o', preload,
-             os.path.join(env.ROOT, 'python/tlmtest/die-at-write.c')],
-            check=True)
-        cls.prefix = ['env', f'LD_PRELOAD={preload}',
+        library = preload.build(directory.name, 'die-at-write')
+        cls.prefix = ['env', f'LD_PRELOAD={library}',
                       f'DIE_AT_WRITE={cls.counter}']
 
     def setUp(self):

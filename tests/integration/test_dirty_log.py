@@ -4,12 +4,10 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-import os
-import subprocess
 import tempfile
 import unittest
 
-from tlmtest import env, migration, trace
+from tlmtest import migration, preload, trace
 from tlmtest.case import CRAWL, MB, STEADY, TlmCase
 from tlmtest.guests import RomGuest
 from tlmtest.vm import Vm
@@ -123,16 +121,11 @@ class NoManualProtect(TlmCase):
         super().setUpClass()
         directory = tempfile.TemporaryDirectory(prefix='tlm-preload-')
         cls.addClassCleanup(directory.cleanup)
-        cls.preload = os.path.join(directory.name, 'no-manual-protect.so')
-        subprocess.run(
-            ['gcc', '-O2', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC',
-             '-o', cls.preload,
-             os.path.join(env.ROOT, 'python/tlmtest/'
-                          'no-manual-protect.c')], check=True)
+        cls.library = preload.build(directory.name, 'no-manual-protect')
 
     def start_vm(self, name, binary, args, netns=None):
         vm = Vm(name, binary, args, netns)
-        vm.command[:0] = ['env', f'LD_PRELOAD={self.preload}']
+        vm.command[:0] = ['env', f'LD_PRELOAD={self.library}']
         self.addCleanup(vm.close)
         return vm.start()
 

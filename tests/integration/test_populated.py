@@ -18,7 +18,7 @@ import sys
 import tempfile
 import unittest
 
-from tlmtest import env, migration
+from tlmtest import env, migration, preload
 from tlmtest.case import STEADY, MigrationCase, TlmCase
 from tlmtest.guests import LinuxGuest, RomGuest, linux_files
 from tlmtest.ram import compare_ram
@@ -364,16 +364,11 @@ class MovedShared(MigrationCase):
     def test_no_data(self):
         """lseek() finds no data where all is data, several times."""
         with tempfile.TemporaryDirectory(prefix='tlm-preload-') as tmp:
-            preload = os.path.join(tmp, 'seek-hole.so')
-            subprocess.run(
-                ['gcc', '-O2', '-Wall', '-Werror', '-shared', '-fPIC',
-                 '-o', preload,
-                 os.path.join(env.ROOT, 'python/tlmtest/'
-                              'seek-hole.c')], check=True)
+            library = preload.build(tmp, 'seek-hole')
             guest = self.guest()
             self.addCleanup(guest.close)
             vm = Vm('src', self.src_binary, guest.args('tcg'))
-            vm.command[:0] = ['env', f'LD_PRELOAD={preload}', 'SEEK_HOLES=2']
+            vm.command[:0] = ['env', f'LD_PRELOAD={library}', 'SEEK_HOLES=2']
             self.addCleanup(vm.close)
             vm.start()
             guest.wait_filled(vm)

@@ -10,13 +10,13 @@ XXH3 is some ten times as fast as SHA-256; either finds accidents.
 """
 
 import concurrent.futures
-import errno
 import hashlib
 import os
 import time
 
 from ..errors import MigrateError
 from ..figures import duration
+from . import clone
 
 try:
     import xxhash               # Debian's python3-xxhash
@@ -34,19 +34,11 @@ ZEROS = bytes(BLOCK)
 
 def _not_holes(fd, start, end):
     """(from, to), whole blocks, of all in which there may be data."""
-    while start < end:
-        try:
-            data = os.lseek(fd, start, os.SEEK_DATA)
-        except OSError as e:
-            if e.errno == errno.ENXIO:      # nothing but a hole
-                return
-            raise
-        if data >= end:
-            return
-        hole = os.lseek(fd, data, os.SEEK_HOLE)
+    for data, hole in clone.data(fd, start, end):
         first = max(start, data // BLOCK * BLOCK)
         start = min(end, -(-hole // BLOCK) * BLOCK)
-        yield first, start
+        if first < start:
+            yield first, start
 
 
 def workers():

@@ -40,27 +40,28 @@ def shared(source, target):
     return True
 
 
-def data(fd):
-    """(from, to) of all in which there may be data."""
-    at, size = 0, os.fstat(fd).st_size
-    while at < size:
+def data(fd, at, end):
+    """(from, to) of all between @at and @end in which there may be data."""
+    while at < end:
         try:
             at = os.lseek(fd, at, os.SEEK_DATA)
         except OSError as e:
             if e.errno == errno.ENXIO:      # nothing but a hole
                 return
             raise
-        end = os.lseek(fd, at, os.SEEK_HOLE)
-        yield at, end
-        at = end
+        if at < end:
+            hole = os.lseek(fd, at, os.SEEK_HOLE)
+            yield at, min(hole, end)
+            at = hole
 
 
 def copied(source, target, on_bytes=lambda num: None):
     """With its holes."""
-    for start, end in data(source):
+    size = os.fstat(source).st_size
+    for start, end in data(source, 0, size):
         while start < end:
             num = min(end - start, 64 << 20)
             mappedram.copy(source, target, start, num)
             on_bytes(num)
             start += num
-    os.ftruncate(target, os.fstat(source).st_size)
+    os.ftruncate(target, size)
