@@ -6,20 +6,18 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-import contextlib
 import os
 import pwd
 import unittest
 
-from tlmtest import migration
+from tlmtest import hugepages, migration
 from tlmtest.case import MB, PAGE
 from tlmtest.checkpoint import CheckpointCase
 from tlmtest.guests import LinuxGuest, RomGuest
+from tlmtest.hugepages import HugeGuest
 from tlmtest.ram import FrozenRam, read_all
 from tlmtest.vm import Vm
 
-HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
-HUGE_MB = 2
 GIB = 1 << 30
 # On machine "pc" with more than 3.5 GiB, 3 GiB are below
 HIGH = 4 * GIB
@@ -51,15 +49,6 @@ def cgroup_dir(controller):
                     (not controller or controller in options.split(',')):
                 return mount[4] + path.removeprefix(mount[3].rstrip('/'))
     return None
-
-
-class HugeGuest(RomGuest):
-    """With RAM of huge pages."""
-
-    def args(self, accel):
-        return [a + f',hugetlb=on,hugetlbsize={HUGE_MB}M'
-                if a.startswith('memory-backend-memfd') else a
-                for a in super().args(accel)]
 
 
 class CheckpointMemory(CheckpointCase):
@@ -144,33 +133,13 @@ class CheckpointMemory(CheckpointCase):
         self.check_methods(LinuxGuest(mem_mb=384, ws=128, vcpus=2), (
             ('write-protect', 300, 'write-protect'),))
 
-    @contextlib.contextmanager
-    def huge_pages(self, number):
-        with open(HUGE_PAGES, encoding='ascii') as f:
-            before = int(f.read())
-        try:
-            with open(HUGE_PAGES, 'w', encoding='ascii') as f:
-                f.write(str(before + number))
-            with open(HUGE_PAGES, encoding='ascii') as f:
-                if int(f.read()) < before + number:
-                    self.skipTest(f'the host has no {number} huge pages')
-            yield
-        except PermissionError:
-            self.skipTest('huge pages cannot be reserved')
-        finally:
-            self.doCleanups()
-            with contextlib.suppress(PermissionError), \
-                    open(HUGE_PAGES, 'w', encoding='ascii') as f:
-                f.write(str(before))
-
     def test_huge_pages(self):
         """Cannot be protected page by page: copied, and so it is told."""
-        guest = HugeGuest(mem_mb=128, ws_mb=32, shared=True)
+        guest = HugeGuest(128, ws_mb=32)
         # One VM after the other, and the restored one beside it
-        with self.huge_pages(2 * guest.mem_mb // HUGE_MB):
-            kept = self.check_methods(guest, (
-                ('write-protect', 300, 'copy'),))
-            self.assertIn('huge pages', kept['note'])
+        hugepages.reserve(self, 2 * guest.mem_mb)
+        kept = self.check_methods(guest, (('write-protect', 300, 'copy'),))
+        self.assertIn('huge pages', kept['note'])
 
     def test_not_permitted(self):
         """QEMU without privileges, as libvirt's: copied, and so it is told."""

@@ -20,9 +20,10 @@ import subprocess
 import tempfile
 import unittest
 
-from tlmtest import env, instant, migration
+from tlmtest import env, hugepages, instant, migration
 from tlmtest.case import MB, PAGE, MigrationCase
 from tlmtest.guests import LinuxGuest, RomGuest
+from tlmtest.hugepages import HugeGuest
 from tlmtest.instant import Server, wait_for_server
 from tlmtest.link import ShapedLink
 from tlmtest.memserver import MemServer, Refused
@@ -31,6 +32,7 @@ from tlmtest.vm import Vm, die_with_parent, wait_until
 
 TOOL = os.path.join(env.ROOT, 'scripts/tlm')
 REPEAT = int(os.environ.get('TLM_REPEAT', '1'))
+HUGE_RAM = ('--page-size', f'ram0={hugepages.SIZE_MB * MB}')
 
 
 class InstantCase(MigrationCase):
@@ -91,6 +93,12 @@ class Instant(InstantCase):
 
     def test_shared(self):
         self.check(RomGuest(ws_mb=64, shared=True))
+
+    def test_huge_pages(self):
+        """Each is loaded as a whole."""
+        guest = HugeGuest(128, ws_mb=32)
+        hugepages.reserve(self, 2 * guest.mem_mb)
+        self.check(guest, options=HUGE_RAM)
 
     def test_linux(self):
         self.check(LinuxGuest(mem_mb=384, ws=128), extra=VIRTIO)
@@ -157,12 +165,13 @@ class Recovery(InstantCase):
         return self.serve(path, address, '--resume', '--expect', old.ticket,
                           *options)
 
-    def interrupted(self, guest, running, pages, signum=signal.SIGKILL):
+    def interrupted(self, guest, running, pages, signum=signal.SIGKILL,
+                    options=()):
         """(source, file, destination, server) after it has got a signal, in
         the middle."""
         src, path = self.save(guest)
         dst, to = self.waiting(guest, running=running)
-        server = self.serve(path, to, '--rate', str(20 * MB))
+        server = self.serve(path, to, '--rate', str(20 * MB), *options)
         wait_until(lambda: server.last().get('sent', 0) > pages * PAGE, 60,
                    lambda: f'pages are sent: {server.last()}')
         server.kill(signum)
@@ -188,6 +197,15 @@ class Recovery(InstantCase):
                     self.assert_guest_well(guest, dst)
                 else:
                     self.finish(guest, src, dst)
+
+    def test_killed_huge_pages(self):
+        """Also in the middle of one, of which QEMU keeps nothing."""
+        guest = HugeGuest(128, ws_mb=32)
+        hugepages.reserve(self, 2 * guest.mem_mb)
+        src, path, dst, server = self.interrupted(
+            guest, False, random.randrange(1, 4000), options=HUGE_RAM)
+        self.assert_served(self.recover(dst, path, server, *HUGE_RAM))
+        self.finish(guest, src, dst)
 
     def test_other_generation(self):
         """It would be completed, with RAM of two moments: so it is refused."""
