@@ -22,6 +22,7 @@ import unittest
 
 from tlmtest import env, hugepages, instant, migration
 from tlmtest.case import MB, PAGE, MigrationCase
+from tlmtest.delay import Delay
 from tlmtest.guests import LinuxGuest, RomGuest
 from tlmtest.hugepages import HugeGuest
 from tlmtest.instant import Server, wait_for_server
@@ -32,6 +33,7 @@ from tlmtest.vm import Vm, die_with_parent, wait_until
 
 TOOL = os.path.join(env.ROOT, 'scripts/tlm')
 REPEAT = int(os.environ.get('TLM_REPEAT', '1'))
+ROUND_TRIP_S = 0.02
 HUGE_RAM = ('--page-size', f'ram0={hugepages.SIZE_MB * MB}')
 
 
@@ -264,6 +266,27 @@ class Recovery(InstantCase):
         status, _, messages = self.serve(path, 'unix:/nowhere').wait()
         self.assertEqual(status, 1)
         self.assertIn('not a checkpoint', messages)
+
+
+class FarAway(InstantCase):
+    def test_round_trip(self):
+        """Each request takes long, and so do all answers."""
+        for running in (False, True):
+            with self.sub(running=running):
+                guest = RomGuest(ws_mb=64)
+                src, path = self.save(guest)
+                dst, to = self.waiting(guest, running=running)
+                path_there = Delay(('127.0.0.1', int(to.split(':')[-1])),
+                                   ROUND_TRIP_S / 2)
+                self.addCleanup(path_there.close)
+                told = self.assert_served(self.serve(
+                    path, f'tcp:127.0.0.1:{path_there.port}'))
+                self.assertGreater(told['ended-us'], 1e6 * ROUND_TRIP_S)
+                if running:
+                    migration.wait_status(dst, 'completed')
+                    self.assert_guest_well(guest, dst)
+                else:
+                    self.finish(guest, src, dst)
 
 
 @unittest.skipIf(ShapedLink.missing(), ShapedLink.missing())
