@@ -18,13 +18,22 @@
 
 /*
  * What is queued in front of a request, beyond what the path holds: so much
- * time, but from two messages, with which QEMU is never idle, to eight.
+ * time, but from two messages, with which QEMU is never idle, to eight; and
+ * always this part of what the path holds, which is what lets a long path
+ * fill where answers come late for other reasons than a queue.
  */
+#define QUEUE_PART 0.5
 #define QUEUE_BUSY (MS / 2)
 #define QUEUE_CALM (20 * MS)
 
-/* The shortest time is forgotten after this; paths change. */
+/*
+ * The shortest time and the highest rate are forgotten after this; paths
+ * change.  The mean would not do: on a busy host most answers are late, so
+ * what was loaded meanwhile is less than the path holds, and the less is sent
+ * for it, the less is loaded.
+ */
 #define SHORTEST_FOR (5000 * MS)
+#define HIGHEST_FOR (1000 * MS)
 
 typedef struct Ping {
     uint32_t value;
@@ -33,13 +42,18 @@ typedef struct Ping {
     int64_t when;
 } Ping;
 
+/* The most that was seen; 0: nothing was */
+typedef struct Best {
+    double best, recent;                /* of this span, and the next */
+    int64_t since;
+} Best;
+
 struct Credit {
     GQueue pings;                       /* Ping *, unanswered, oldest first */
     uint32_t last;
     uint64_t in_flight, loaded;         /* bytes */
-    double rate;                        /* bytes/s */
-    int64_t shortest, recent;           /* ns; of this span, and the next */
-    int64_t since;
+    Best shortest;                      /* time, -ns */
+    Best highest;                       /* rate, bytes/s */
 };
 
 Credit *credit_new(uint32_t last)
@@ -69,19 +83,15 @@ uint32_t credit_ping(Credit *c, uint64_t bytes, int64_t now)
     return p->value;
 }
 
-static void learn_time(Credit *c, int64_t took, int64_t now)
+static void learn(Best *b, double value, int64_t span, int64_t now)
 {
-    if (!c->shortest || took < c->shortest) {
-        c->shortest = took;
+    if (!b->best || now - b->since > span) {
+        b->best = b->recent;
+        b->recent = 0;
+        b->since = now;
     }
-    if (!c->recent || took < c->recent) {
-        c->recent = took;
-    }
-    if (now - c->since > SHORTEST_FOR) {
-        c->shortest = c->recent;
-        c->recent = 0;
-        c->since = now;
-    }
+    b->recent = b->recent ? MAX(b->recent, value) : value;
+    b->best = b->best ? MAX(b->best, value) : value;
 }
 
 bool credit_pong(Credit *c, uint32_t value, int64_t now)
@@ -97,14 +107,10 @@ bool credit_pong(Credit *c, uint32_t value, int64_t now)
     c->in_flight -= p->bytes;
     c->loaded += p->bytes;
     took = MAX(now - p->when, 1);
-    if (!c->since) {
-        c->since = now;
-    }
-    learn_time(c, took, now);
+    learn(&c->shortest, -took, SHORTEST_FOR, now);
     if (p->bytes) {
-        double rate = (c->loaded - p->loaded) * 1e9 / took;
-
-        c->rate = c->rate ? c->rate + (rate - c->rate) / 4 : rate;
+        learn(&c->highest, (c->loaded - p->loaded) * 1e9 / took, HIGHEST_FOR,
+              now);
     }
     return true;
 }
@@ -117,10 +123,11 @@ unsigned credit_pages(const Credit *c, bool busy)
 bool credit_may(const Credit *c, bool busy)
 {
     double message = (double)credit_pages(c, busy) * PAGE_SIZE;
-    double path = c->rate * c->shortest / 1e9;
-    double queue = c->rate * (busy ? QUEUE_BUSY : QUEUE_CALM) / 1e9;
+    double path = c->highest.best * -c->shortest.best / 1e9;
+    double queue = c->highest.best * (busy ? QUEUE_BUSY : QUEUE_CALM) / 1e9;
 
-    return c->in_flight < path + CLAMP(queue, 2 * message, 8 * message);
+    return c->in_flight < path + MAX(path * QUEUE_PART,
+                                     CLAMP(queue, 2 * message, 8 * message));
 }
 
 bool credit_idle(const Credit *c)
@@ -135,10 +142,10 @@ uint64_t credit_in_flight(const Credit *c)
 
 double credit_rate(const Credit *c)
 {
-    return c->rate;
+    return c->highest.best;
 }
 
 int64_t credit_shortest(const Credit *c)
 {
-    return c->shortest;
+    return -c->shortest.best;
 }
