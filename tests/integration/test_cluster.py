@@ -198,15 +198,21 @@ class Talking(ClusterCase):
     def killed_again_and_again(self, nodes, times):
         """While they are saved all the time; the newest set is good."""
         chance = random.Random(self.id() + SEED)
+        messages = os.path.join(self.dir, 'messages')
         for _ in range(times):
-            p = subprocess.Popen(
-                nodes.saving('watch', '--every', '2s', '--keep', '2', '--json',
-                             *WINDOW), stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, text=True)
+            with open(messages, 'w', encoding='utf-8') as f:
+                p = subprocess.Popen(
+                    nodes.saving('watch', '--every', '2s', '--keep', '2',
+                                 '--json', *WINDOW), stdout=subprocess.PIPE,
+                    stderr=f, text=True)
             self.addCleanup(p.stdout.close)
             self.addCleanup(p.kill)
             for _ in range(chance.randrange(1, 3)):
-                self.assert_one_moment(json.loads(p.stdout.readline()))
+                line = p.stdout.readline()
+                if not line:
+                    with open(messages, encoding='utf-8') as f:
+                        self.fail(f'watch has ended: {f.read()}')
+                self.assert_one_moment(json.loads(line))
             # A random moment: any of this one's steps, or between two
             with contextlib.suppress(subprocess.TimeoutExpired):
                 p.wait(chance.uniform(0, 2.5))
