@@ -9,13 +9,17 @@ import time
 
 from tlmtest import env, migration
 from tlmtest.link import Loopback, ShapedLink
+from tlmtest.memserver import MemServer
 from tlmtest.vm import Vm, VmError
 
 from ..host import describe
 from ..run import guest_rate
 from .ways import WAYS, Place, tidy_up
-from .workloads import LINK_MBIT
+from .workloads import LINK_MBIT, SERVERS
 
+MB = 1 << 20
+ROM_BYTES = 64 * MB     # at most, of the blocks besides RAM
+CHANNELS = 2            # QEMU's default
 AFTER_S = 1.0           # that the guest is watched after the end
 CALIBRATE_S = 1.0
 
@@ -80,13 +84,35 @@ class Running:
             path = os.path.join(directory, 'vm')
             yield Place(f'file:{path}', path)
 
+    @contextlib.contextmanager
+    def _server(self, level):
+        """A tlm-memserver; it writes to /dev/shm, if at all."""
+        ram = self.guest.mem_mb * MB + ROM_BYTES
+        with tempfile.TemporaryDirectory(
+                prefix='tlm-bench-', dir=self.dirs['memory']) as directory, \
+                contextlib.closing(MemServer({'store': {
+                    'dir': directory, 'memory': 2 * ram,
+                    'vm-memory': 2 * ram}})) as server, \
+                contextlib.closing(server.control()) as control:
+            session = control.announce(ram=ram, channels=CHANNELS, level=level)
+            try:
+                yield Place(session['uri'], None)
+            finally:
+                ended = control.wait(session['session'])
+                if ended['state'] != 'done':
+                    raise VmError(f'the server: {ended}')
+
+    def _place(self, to):
+        if to == 'link':
+            return self._receiver()
+        return self._server(SERVERS[to]) if to in SERVERS else self._file(to)
+
     def measure(self, way, to):
         """Returns a dict; what went wrong is in it."""
         result = {'way': way, 'to': to, 'loadavg': round(os.getloadavg()[0], 2),
                   'host': self.host}
-        place = self._receiver() if to == 'link' else self._file(to)
         try:
-            with place as where:
+            with self._place(to) as where:
                 self._measure(way, where, result)
             result['status'] = 'completed'
         except VmError as e:

@@ -14,7 +14,8 @@ import subprocess
 from tlmtest import env, migration
 from tlmtest.vm import VmError, wait_until
 
-STOCK_CAPS = ('multifd', 'mapped_ram')
+FILE_CAPS = ('multifd', 'mapped_ram')
+SOCKET_CAPS = ('multifd', 'return_path')
 LIMIT_S = 120
 QEMU_IMG = os.path.join(env.BUILD, 'qemu/qemu-img')
 DISK = 'vmstate'                # node and job of snapshot-save
@@ -26,7 +27,7 @@ Place = collections.namedtuple('Place', 'uri path')
 def _by_tlm(mode):
     def save(vm, place):
         if not place.path:
-            migration.set_capabilities(vm, multifd=True)
+            migration.set_capabilities(vm, **dict.fromkeys(SOCKET_CAPS, True))
         vm.qmp('tlm-checkpoint', uri=place.uri, mode=mode)
         kept = migration.wait_status(vm, 'completed', LIMIT_S).get(
             'tlm', {}).get('checkpoint', {})
@@ -46,8 +47,8 @@ def _goes_on(vm):
 def _stopped(vm, place):
     """stop; migrate; cont on the event.  To a file by mapped-ram, which is
     faster than a plain stream; by multifd to both."""
-    caps = dict.fromkeys(STOCK_CAPS if place.path else ('multifd',), True)
-    migration.set_capabilities(vm, **caps)
+    migration.set_capabilities(vm, **dict.fromkeys(
+        FILE_CAPS if place.path else SOCKET_CAPS, True))
     vm.qmp('stop')
     vm.qmp('migrate', uri=place.uri)
     migration.wait_status(vm, 'completed', LIMIT_S)
@@ -97,7 +98,7 @@ def tidy_up(vm):
     if not vm.alive():
         return
     migration.wait_idle(vm)
-    migration.set_capabilities(vm, multifd=False, mapped_ram=False,
-                               background_snapshot=False)
+    migration.set_capabilities(vm, background_snapshot=False, **dict.fromkeys(
+        {*FILE_CAPS, *SOCKET_CAPS}, False))
     if not vm.qmp('query-status')['running']:
         wait_until(lambda: _goes_on(vm), 10, 'the guest goes on')

@@ -8,6 +8,8 @@ from ..linux import BenchGuest
 
 LINK_MBIT = 400                 # the target that is slow
 FILES = ('memory', 'disk')
+# A tlm-memserver on this host, which is asked for this level
+SERVERS = {'server': 'memory', 'durable': 'durable'}
 WAYS = ('protect', 'copy', 'auto', 'stock')
 ALL_WAYS = (*WAYS, 'background', 'snapshot-save')
 
