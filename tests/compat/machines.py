@@ -13,7 +13,7 @@ MEMORY_MB = 128
 HIGH_MB = 4608                  # so that RAM lies on both sides of the hole
 DISK = 64 << 20
 THREADS = 2                     # of the guest, each with a request in flight
-VERSIONS = ('9.0', '9.1', '9.2', '10.0')
+VERSIONS = ('9.0', '9.1', '9.2', '10.0', '10.1', '10.2')
 MACHINE = 'pc-i440fx-10.0'      # of the others; "pc" is another in each QEMU
 
 
