@@ -27,8 +27,8 @@ class Barrier:
                 self._look(member)
             await asyncio.wait((self.met, asking),
                                return_when=asyncio.FIRST_COMPLETED)
-            if asking.done():
-                asking.result()
+            if not self.met.done():
+                asking.result()         # what it has found is wrong
             failed = self.met.result()
             if failed:
                 raise MigrateError(f'{failed.name}: {await failed.why()}')

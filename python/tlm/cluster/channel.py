@@ -153,8 +153,11 @@ class Blocking:
 
 
 async def together(coroutines):
-    """All of them; the first that fails ends the others."""
+    """All of them, of which there may be none; the first that fails ends the
+    others."""
     tasks = [asyncio.ensure_future(c) for c in coroutines]
+    if not tasks:
+        return []
     try:
         done, _ = await asyncio.wait(tasks,
                                      return_when=asyncio.FIRST_EXCEPTION)
