@@ -135,6 +135,30 @@ unpack_debs() {
     rm -rf "$debs"
 }
 
+# The same with all that the packages depend on, libc included:
+# unpack_with_dependencies DIR PACKAGE...
+unpack_with_dependencies() {
+    local dest=$1 debs pkg
+    shift
+    need_tool dpkg-deb dpkg
+    private_apt_update "$TLM_SUITE"
+    debs=$(mktemp -d "$TLM_CACHE/debs.XXXXXX") || exit 1
+    mkdir "$debs/partial" && : >"$debs/status" || exit 1
+    # To apt, nothing is installed; what it locks is ours
+    private_apt apt-get install --download-only --no-install-recommends --yes \
+            -o Dir::State::status="$debs/status" \
+            -o Dir::Cache::archives="$debs" -o Debug::NoLocking=true \
+            "$@" >"$debs/log" 2>&1 || {
+        sed 's/^/    /' "$debs/log" >&2
+        rm -rf "$debs"
+        die "cannot download Debian's packages '$*' and what they need"
+    }
+    for pkg in "$debs"/*.deb; do
+        dpkg-deb -x "$pkg" "$dest" || die "cannot unpack ${pkg##*/}"
+    done
+    rm -rf "$debs"
+}
+
 # Versions in which the lists of private_apt_update offer a source package:
 # offered_sources PACKAGE
 offered_sources() {

@@ -47,15 +47,20 @@ class Table(unittest.TestCase):
         os.chmod(path, 0o755)
         return path
 
-    def run_table(self, source=env.QEMU, destination=env.STOCK_QEMU):
-        """Exit status and the cells of one machine's row."""
+    def run_program(self, source, destination, *more):
+        """Exit status, head and the only row of its table."""
         out = io.StringIO()
         arguments = ['table', '--only', MACHINE, '--source', f'a={source}',
-                     '--destination', f'b={destination}']
+                     '--destination', f'b={destination}', *more]
         with mock.patch.object(sys, 'argv', arguments), \
                 contextlib.redirect_stdout(out):
             status = self.table.main()
         head, _, row = out.getvalue().splitlines()
+        return status, head, row
+
+    def run_table(self, source=env.QEMU, destination=env.STOCK_QEMU):
+        """Exit status and the cells of one machine's row."""
+        status, head, row = self.run_program(source, destination)
         self.assertEqual(head, '| machine | a to b |')
         name, *cells = [part.strip() for part in row.split('|')[1:-1]]
         self.assertEqual(name, MACHINE)
@@ -97,6 +102,17 @@ class Table(unittest.TestCase):
         status, cell = self.run_table(source)
         self.assertEqual(status, 1)
         self.assertRegex(cell, r'^refused: .*virtio-rng')
+
+    def test_short(self):
+        for text, counted in (('passed', '1 of 1 | |'),
+                              ('refused: no', f'0 of 1 | {MACHINE}: refused: '
+                               'no |')):
+            with mock.patch.object(self.table, 'cell',
+                                   lambda *_, text=text: text):
+                status, _, row = self.run_program(env.QEMU, env.STOCK_QEMU,
+                                                  '--short')
+            self.assertEqual(' '.join(row.split()), f'| a | b | {counted}')
+            self.assertEqual(status, int(text != 'passed'))
 
     def test_no_such_machine(self):
         other = self.wrapped(
