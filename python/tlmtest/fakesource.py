@@ -5,6 +5,8 @@
 import socket
 import struct
 
+from .vm import PATIENCE
+
 PAGE = 4096
 SYNC = 1
 END_OF_SECTION = struct.pack('>QBI', 0x10, 0x7e, 2)
@@ -37,7 +39,7 @@ class FakeSource:
     def connect(uri):
         _, host, port = uri.split(':')
         s = socket.create_connection((host, int(port)))
-        s.settimeout(60)
+        s.settimeout(60 * PATIENCE)
         return s
 
     # The main stream

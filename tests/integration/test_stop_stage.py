@@ -15,7 +15,7 @@ from tlmtest import env, migration
 from tlmtest.case import MB, STEADY, TlmCase
 from tlmtest.guests import RomGuest
 from tlmtest.link import ShapedLink
-from tlmtest.vm import wait_until
+from tlmtest.vm import PATIENCE, wait_until
 
 
 PATTERN = 0x5a
@@ -30,7 +30,7 @@ class Gdb:
 
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
+        self.sock.settimeout(60 * PATIENCE)
         self.sock.connect(path)
 
     def close(self):
