@@ -349,6 +349,19 @@ class Tidy(Case):
         self.call(tidy.main_prune, PRUNE, '--keep', '9')
         self.assertEqual(len(self.files()), 4)
 
+    def test_clock_set_back(self):
+        """What was saved last stays the newest one."""
+        self.assertLess(max(e.age[0] for e in self.catalogue.entries()),
+                        self.catalogue.now())
+        self.add('e', '2999-12-31T23:59:59.999999Z')
+        for name, created in (('f', '3000-01-01T00:00:00.000000Z'),
+                              ('g', '3000-01-01T00:00:00.000001Z')):
+            self.assertEqual(self.catalogue.now(), created)
+            self.add(name, self.catalogue.now())
+        self.assertEqual(self.catalogue.newest().name, 'g')
+        self.call(tidy.main_prune, PRUNE, '--keep', '1')
+        self.assertEqual(self.files(), ['g.checkpoint', 'g.json'])
+
     def test_prune_leaves_what_is_broken(self):
         self.break_some()
         code, out, err = self.call(tidy.main_prune, PRUNE, '--keep', '1',

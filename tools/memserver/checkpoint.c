@@ -13,19 +13,39 @@ const char *const level_names[LEVEL__MAX] = {
     [LEVEL_DURABLE] = "durable",
 };
 
+static char *text_of(GDateTime *t)
+{
+    g_autofree char *second = g_date_time_format(t, "%Y-%m-%dT%H:%M:%S");
+
+    return g_strdup_printf("%s.%06dZ", second, g_date_time_get_microsecond(t));
+}
+
 Checkpoint *checkpoint_new(const char *vm, const char *name)
 {
     Checkpoint *c = g_new0(Checkpoint, 1);
     g_autoptr(GDateTime) now = g_date_time_new_now_utc();
-    g_autofree char *second = g_date_time_format(now, "%Y-%m-%dT%H:%M:%S");
 
     g_atomic_ref_count_init(&c->refs);
     c->vm = g_strdup(vm);
     c->name = g_strdup(name);
     c->parts = 1;
-    c->created = g_strdup_printf("%s.%06dZ", second,
-                                 g_date_time_get_microsecond(now));
+    c->created = text_of(now);
     return c;
+}
+
+void checkpoint_date_after(Checkpoint *c, const char *created)
+{
+    g_autoptr(GDateTime) before = NULL, then = NULL;
+
+    if (strcmp(c->created, created) > 0) {
+        return;
+    }
+    before = g_date_time_new_from_iso8601(created, NULL);
+    if (before) {
+        then = g_date_time_add(before, 1 /* us */);
+        g_free(c->created);
+        c->created = text_of(then);
+    }
 }
 
 Checkpoint *checkpoint_ref(Checkpoint *c)

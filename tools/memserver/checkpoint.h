@@ -42,6 +42,10 @@ typedef struct Checkpoint {
 } Checkpoint;
 
 Checkpoint *checkpoint_new(const char *vm, const char *name);
+
+/* If the clock says that it was made before @created, it is dated behind. */
+void checkpoint_date_after(Checkpoint *c, const char *created);
+
 Checkpoint *checkpoint_ref(Checkpoint *c);
 void checkpoint_unref(Checkpoint *c);
 

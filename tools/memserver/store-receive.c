@@ -148,12 +148,31 @@ static void thin_out(Vm *vm)
     }
 }
 
+/*
+ * The newest one is the last one to be removed, also if the clock was set
+ * back.
+ */
+static void date(StoreTicket *t, Checkpoint *c)
+{
+    Vm *vm;
+
+    g_mutex_lock(&t->store->mutex);
+    vm = g_hash_table_lookup(t->store->vms, t->vm);
+    for (unsigned i = 0; i < vm->list->len; i++) {
+        const Checkpoint *other = g_ptr_array_index(vm->list, i);
+
+        checkpoint_date_after(c, other->created);
+    }
+    g_mutex_unlock(&t->store->mutex);
+}
+
 bool store_write(StoreTicket *t, Checkpoint *c, GError **errp)
 {
     Store *s = t->store;
     g_autofree char *dir = NULL;
     uint64_t used;
 
+    date(t, c);
     if (t->level != LEVEL_DURABLE) {
         return true;
     }

@@ -10,6 +10,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import fcntl
 import os
 import time
@@ -40,6 +41,10 @@ class Entry:
     def age(self):
         """To sort by, the oldest first."""
         return (self.manifest or {}).get('created', ''), self.name
+
+
+def _text(moment):
+    return moment.isoformat(timespec='microseconds').replace('+00:00', 'Z')
 
 
 @contextlib.contextmanager
@@ -180,6 +185,17 @@ class Catalogue:
             number += 1
             name = f'{now}-{number}'
         return name
+
+    def now(self):
+        """When what is new was made.  The newest one is the last one that
+        prune() removes; so that is what it is, if the clock was set back,
+        too."""
+        told = _text(datetime.datetime.now(datetime.UTC))
+        newest = max((e.age[0] for e in self.entries()), default='')
+        if told > newest:
+            return told
+        return _text(datetime.datetime.fromisoformat(newest) +
+                     datetime.timedelta(microseconds=1))
 
     def add(self, name, content):
         """NAME.part becomes a checkpoint.  Returns the manifest."""

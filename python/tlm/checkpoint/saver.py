@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One checkpoint of one VM, from free space to manifest."""
 
-import datetime
 import time
 
 from ..errors import MigrateError
@@ -51,11 +50,6 @@ def arguments(args, new, generation):
     return {k: v for k, v in wanted.items() if v is not None}
 
 
-def now():
-    return datetime.datetime.now(datetime.UTC).isoformat(
-        timespec='microseconds').replace('+00:00', 'Z')
-
-
 class Saver:
     """@args: the options of "save" or "watch"."""
 
@@ -103,7 +97,7 @@ class Saver:
         chain.place(self.catalogue, part, parent, figures)
         if used:
             figures['disks'] = disks.identified(used)
-        return {'created': now(), **figures,
+        return {'created': self.catalogue.now(), **figures,
                 **target.collect(display, signals)}
 
     @staticmethod

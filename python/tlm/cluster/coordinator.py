@@ -28,7 +28,6 @@ import uuid
 
 from ..checkpoint import durable
 from ..checkpoint.catalogue import MANIFEST
-from ..checkpoint.saver import now
 from ..errors import MigrateError
 from . import journal
 from .barrier import Barrier
@@ -146,7 +145,7 @@ class Coordinator:
         self.at['released'] = clock()
 
     async def _collect(self, name):
-        more = {'created': now(), 'set': self.id}
+        more = {'created': self.sets.now(), 'set': self.id}
 
         def going_on(*_):
             if self.ended:

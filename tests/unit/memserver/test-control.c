@@ -287,6 +287,40 @@ static void test_again(Fixture *f, const void *data)
     g_assert_null(store_new(&f->config.store, NULL));
 }
 
+static const char *date_of(Fixture *f, const char *name)
+{
+    g_autoptr(Checkpoint) c = store_get(f->server.store, "a", "v", name, NULL);
+
+    g_assert_nonnull(c);
+    return c->created;                  /* the store has it, too */
+}
+
+/* The newest one stays the newest one. */
+static void test_clock_set_back(Fixture *f, const void *data)
+{
+    g_autoptr(Checkpoint) c = NULL;
+    g_autoptr(GPtrArray) gone = NULL;
+
+    put(f, "a", "v", "one", LEVEL_DURABLE, NULL);
+    c = store_get(f->server.store, "a", "v", "one", NULL);
+    g_free(c->created);
+    c->created = g_strdup("2999-12-31T23:59:59.999999Z");
+    g_clear_pointer(&c, checkpoint_unref);
+    put(f, "a", "v", "two", LEVEL_DURABLE, NULL);
+    g_assert_cmpstr(date_of(f, "two"), ==, "3000-01-01T00:00:00.000000Z");
+    store_free(f->server.store);
+
+    open_store(f);
+    put(f, "a", "v", "three", LEVEL_DURABLE, NULL);
+    g_assert_cmpstr(date_of(f, "three"), ==, "3000-01-01T00:00:00.000001Z");
+    store_free(f->server.store);
+
+    open_store(f);
+    gone = store_prune(f->server.store, "a", "v", 1, NULL);
+    g_assert_cmpuint(gone->len, ==, 2);
+    g_assert_nonnull(date_of(f, "three"));
+}
+
 #define SOURCE "{\"disks\": [{\"base\": \"/b\"}], \"domain\": \"<domain/>\"}"
 
 /* Each byte of a manifest, changed: not read as it was, and no crash. */
@@ -366,6 +400,7 @@ int main(int argc, char **argv)
     ADD("owners", test_owners);
     ADD("tls-restore", test_tls_restore);
     ADD("again", test_again);
+    ADD("clock-set-back", test_clock_set_back);
     g_test_add_func("/memserver/control/manifest", test_manifest);
     g_test_add_func("/memserver/control/source", test_source);
     return g_test_run();
