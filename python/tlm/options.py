@@ -80,10 +80,11 @@ OPTIONS = (
                  **dict.fromkeys((STANDBY, *memserver.MEMSERVER), 'the VM '
                                  '(default: the only one)'),
                  memserver.LIST: 'the VM (default: all)'}),
-    Option('level', SAVING, parse=str, choices=('memory', 'durable'),
+    Option('level', SAVING, parse=str, choices=('memory', 'protected', 'durable'),
            help='with --server: what "saved" shall mean. memory: it is in the '
-           "server's memory; durable: it is on the server's disk (default: "
-           'durable)'),
+           "server's memory; protected: it is in parts in the memory of "
+           'several, and survives the loss of some of them (see --redundancy); '
+           "durable: it is on the server's disk (default: durable)"),
     *memserver.several(SAVING),
     *memserver.tls(SERVERS),
     Option('tls-hostname', (RESTORE, STANDBY), parse=str, metavar='NAME',

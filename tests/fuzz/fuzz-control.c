@@ -48,7 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         return 0;
     }
-    answer = control_line(server(), "anyone", text, size - 1);
+    answer = control_line(server(), "anyone", text, size - 1, NULL);
     g_assert(answer[strlen(answer) - 1] == '\n');
     g_assert(strchr(answer, '\n') == answer + strlen(answer) - 1);
     return 0;

@@ -279,6 +279,22 @@ class Usage(unittest.TestCase):
             return args.parts
         return err.getvalue()
 
+    def test_protected(self):
+        """Parts and parity are at servers of their own."""
+        five = '--server', 'a:1,b:1,c:1,d:1,e:1', '--level', 'protected'
+        self.assertEqual(self.parse(*five), 4)
+        self.assertEqual(self.parse(*five, '--redundancy', '2'), 3)
+        self.assertEqual(self.parse(*five, '--parts', '2'), 2)
+        for words, why in (
+                ((*five, '--redundancy', '3'), 'at least 7 servers'),
+                ((*five, '--parts', '5'), 'and 1 for parity'),
+                ((*five, '--parts', '1'), 'more parts'),
+                (('--server', 'a:1,b:1,c:1', '--redundancy', '1'),
+                 'for --level protected'),
+                (('--dir', '/x', '--level', 'protected'),
+                 'is not for --dir')):
+            self.assertIn(why, self.parse(*words))
+
     def test_parts(self):
         servers = '--server', 'a:1,b:1'
         self.assertEqual(self.parse(*servers, '--parts', 'all'), 2)
@@ -525,7 +541,7 @@ class Restoring(Case):
             self.assertRaisesRegex(MigrateError, 'not whole: part',
                                    self.origin)
         self.assertEqual({c for s in self.servers.values()
-                          for c in s.commands()}, {'show'})
+                          for c in s.commands()}, {'show', 'list'})
 
     def test_not_by_tls(self):
         """A Unix socket needs none."""

@@ -5,6 +5,7 @@
  */
 
 #include "checkpoint.h"
+#include "parity.h"
 
 #define NAME_MAX_SIZE 100
 
@@ -60,6 +61,7 @@ void checkpoint_unref(Checkpoint *c)
         return;
     }
     generation_unref(c->generation);
+    parity_free(c->parity);
     if (c->state) {
         g_byte_array_unref(c->state);
     }

@@ -33,11 +33,13 @@ typedef struct Checkpoint {
     char *source;                       /* JSON: see manifest.h; or NULL */
     char *identity;                     /* see checkpoint_identify() */
     char *set;                          /* UUID of all parts; NULL: whole */
-    unsigned part, parts;               /* parts: 1 of a whole one */
+    /* parts: 1 of a whole one; part: of a parity, its number behind theirs */
+    unsigned part, parts;
     char *head_id;                      /* store of part 0; NULL: not known */
     uint64_t ram;                       /* bytes of all blocks */
     Generation *generation;             /* NULL: in the file only */
     GByteArray *state;                  /* of the devices; as generation */
+    struct Parity *parity;              /* NULL: no parity of a set */
     CheckpointFile file;
 } Checkpoint;
 

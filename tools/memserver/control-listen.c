@@ -18,6 +18,7 @@
 #include "conn.h"
 #include "control.h"
 #include "error.h"
+#include "piece.h"
 
 #define LINE_MAX_SIZE (64 << 10)
 
@@ -42,7 +43,7 @@ typedef struct Client {
     bool tls;
 } Client;
 
-/* Answers until the client goes. */
+/* Answers until the client goes, or has got a piece. */
 static void serve(Server *server, Conn *conn)
 {
     g_autofree char *buffer = g_malloc(LINE_MAX_SIZE);
@@ -53,12 +54,18 @@ static void serve(Server *server, Conn *conn)
         gssize n;
 
         if (end) {
+            g_autoptr(MemImage) piece = NULL;
             g_autofree char *answer = control_line(server, conn_peer(conn),
-                                                   buffer, end - buffer);
+                                                   buffer, end - buffer,
+                                                   &piece);
 
             have -= end + 1 - buffer;
             memmove(buffer, end + 1, have);
             if (!conn_write(conn, answer, strlen(answer), NULL)) {
+                return;
+            }
+            if (piece) {
+                piece_send(conn, piece, NULL);
                 return;
             }
             continue;

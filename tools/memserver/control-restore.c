@@ -14,6 +14,7 @@
 #include "control.h"
 #include "error.h"
 #include "image-store.h"
+#include "parity.h"
 #include "restore/instant.h"
 #include "restore/whole.h"
 
@@ -209,6 +210,11 @@ static bool check_part(const ControlCall *c, const Checkpoint *k, bool whole,
 
     if (!control_string(c, "set", &set, errp)) {
         return false;
+    }
+    if (k->parity) {
+        return ms_fail(errp, "'%s' is parity of checkpoint '%s': nothing is "
+                       "restored from it alone", k->name,
+                       k->parity->part_name);
     }
     if (k->parts == 1) {
         return !set || ms_fail(errp, "checkpoint '%s' is whole here, not a "

@@ -8,7 +8,19 @@
 #include "error.h"
 #include "manifest.h"
 #include "metrics.h"
+#include "parity.h"
 #include "sums.h"
+
+/* Where the parts were when parity was made */
+static struct json_object *part_servers(const Parity *p)
+{
+    struct json_object *list = json_object_new_array();
+
+    for (unsigned i = 0; i < p->data; i++) {
+        json_object_array_add(list, json_object_new_string(p->from[i]));
+    }
+    return list;
+}
 
 static struct json_object *describe(const ControlCall *c, Checkpoint *k)
 {
@@ -19,7 +31,14 @@ static struct json_object *describe(const ControlCall *c, Checkpoint *k)
     json_set_string(o, "created", k->created);
     json_set_string(o, "parent", k->parent);
     json_set_string(o, "machine", k->machine);
-    if (k->parts > 1) {
+    if (k->parity) {
+        json_set_string(o, "set", k->set);
+        json_set_string(o, "parity-of", k->parity->part_name);
+        json_set_uint(o, "parity", k->parity->index);
+        json_set_uint(o, "redundancy", k->parity->parity);
+        json_set(o, "from", part_servers(k->parity));
+        json_set_uint(o, "parts", k->parts);
+    } else if (k->parts > 1) {
         json_set_string(o, "set", k->set);
         json_set_uint(o, "part", k->part);
         json_set_uint(o, "parts", k->parts);

@@ -13,6 +13,7 @@ static const ControlCommand *const groups[] = {
     control_checkpoint_commands,
     control_store_commands,
     control_restore_commands,
+    control_parity_commands,
 };
 
 static const ControlCommand *find_command(const char *name)
@@ -130,9 +131,10 @@ static bool arguments_are_known(const ControlCommand *command,
 }
 
 static struct json_object *run(Server *server, const char *who,
-                               struct json_object *request, GError **errp)
+                               struct json_object *request, MemImage **piece,
+                               GError **errp)
 {
-    ControlCall call = { .server = server, .who = who };
+    ControlCall call = { .server = server, .who = who, .piece = piece };
     const char *name = json_get_string(request, "execute");
     const ControlCommand *command = name ? find_command(name) : NULL;
     struct json_object *arguments = NULL, *result = NULL;
@@ -161,7 +163,7 @@ static struct json_object *run(Server *server, const char *who,
 }
 
 char *control_line(Server *server, const char *who, const char *line,
-                   size_t size)
+                   size_t size, MemImage **piece)
 {
     g_autoptr(GError) error = NULL;
     struct json_object *request = json_read_object(line, size, &error);
@@ -170,7 +172,7 @@ char *control_line(Server *server, const char *who, const char *line,
     char *text;
 
     if (request) {
-        result = run(server, who, request, &error);
+        result = run(server, who, request, piece, &error);
     }
     if (result) {
         json_set(reply, "return", result);

@@ -14,12 +14,16 @@
 #define MEMSERVER_CONTROL_H
 
 #include "json.h"
+#include "conn.h"
+#include "image.h"
 #include "server.h"
 
 typedef struct ControlCall {
     Server *server;
     const char *who;                    /* see conn_peer() */
     struct json_object *arguments;      /* an object; known names only */
+    /* What is sent behind the answer, which ends it; NULL: nothing can be. */
+    MemImage **piece;
 } ControlCall;
 
 typedef struct ControlCommand {
@@ -34,6 +38,7 @@ typedef struct ControlCommand {
 extern const ControlCommand control_checkpoint_commands[];
 extern const ControlCommand control_store_commands[];
 extern const ControlCommand control_restore_commands[];
+extern const ControlCommand control_parity_commands[];
 
 /* Arguments; *to is left alone when the argument is not there. */
 bool control_string(const ControlCall *c, const char *name, const char **to,
@@ -51,9 +56,12 @@ bool control_uint(const ControlCall *c, const char *name, uint64_t *to,
 bool control_bool(const ControlCall *c, const char *name, bool *to,
                   GError **errp);
 
-/* One line; the answer is a line as well.  Does no I/O. */
+/*
+ * One line; the answer is a line as well.  Does no I/O, but for commands about
+ * parity.  @piece: see ControlCall; a reference for the caller.
+ */
 char *control_line(Server *server, const char *who, const char *line,
-                   size_t size);
+                   size_t size, MemImage **piece);
 
 /* Listens at all addresses of the configuration; then serves, in threads. */
 typedef struct Control Control;

@@ -81,7 +81,7 @@ static bool begin(StoreTicket *t, Vm *vm, const char *parent, GError **errp)
     if (same) {
         return taken(same, errp);
     }
-    if (parent && (!p || !p->generation)) {
+    if (parent && (!p || !p->generation || p->parity)) {
         return ms_fail(errp, "checkpoint '%s' of '%s' is not in memory: there "
                        "can be no increment to it", parent, vm->name);
     }

@@ -3,7 +3,7 @@
 restored from: all of them connect to it, each with its own channels."""
 
 from ..errors import MigrateError
-from ..memserver import client, sets
+from ..memserver import client, parity, sets
 from .fromserver import FromServer, Serving
 
 
@@ -88,6 +88,8 @@ class FromParts(FromServer):
         self.set = sets.best(found)
         if not self.set:
             raise MigrateError('\n'.join(failures))
+        if self.set.missing():
+            parity.mend(args.server, self.tls, self.set)
         if self.set.missing():
             raise MigrateError('\n'.join([self.set.problem(), *failures]))
         self.servers = self.set.addresses()

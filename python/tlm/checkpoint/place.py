@@ -3,11 +3,12 @@
 
 from .. import units
 from ..memserver import client
+from ..memserver.parity import PROTECTED
 
 # Options of "save" and "restore" that are for a directory alone
 DIRECTORY_ONLY = ('verify',)
 SERVER_ONLY = ('level', 'vm', 'tls', 'tls_dir', 'tls_hostname',
-               'allow_plain', 'copies', 'parts')
+               'allow_plain', 'copies', 'parts', 'redundancy')
 
 
 def check(parser, args):
@@ -26,16 +27,34 @@ def check(parser, args):
         parser.error(f'--copies {wanted} needs as many servers')
 
 
+def _check_redundancy(parser, args):
+    """How many servers keep parity."""
+    redundancy = getattr(args, 'redundancy', None)
+    if getattr(args, 'level', None) != PROTECTED:
+        if redundancy:
+            parser.error(f'--redundancy is for --level {PROTECTED}')
+        return 0
+    args.redundancy = redundancy or 1
+    args.parts = args.parts or units.ALL
+    return args.redundancy
+
+
 def _check_parts(parser, args):
     """Makes a number of --parts."""
+    others = _check_redundancy(parser, args)
     if not getattr(args, 'parts', None):
         return
     if len(set(args.server)) < len(args.server):
         parser.error('--parts: a server is there twice')
     if args.parts == units.ALL:
-        args.parts = len(args.server)
-    if args.parts > len(args.server):
-        parser.error(f'--parts {args.parts} needs as many servers')
+        args.parts = len(args.server) - others
+    if args.parts + others > len(args.server):
+        parser.error(f'--parts {args.parts} needs as many servers' +
+                     (f', and {others} for parity' if others else ''))
+    if others and not others < args.parts:
+        parser.error(f'--redundancy {others} needs more parts than that, at '
+                     f'servers of their own: say at least {2 * others + 1} '
+                     'servers')
     if args.parts == 1:
         return
     for name, why in (

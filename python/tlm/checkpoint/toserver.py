@@ -6,7 +6,7 @@ import time
 
 from ..errors import Gone, MigrateError
 from ..figures import duration, memory, size
-from ..memserver import client
+from ..memserver import client, parity
 from ..memserver.look import bytes_of
 from ..units import Bad, checkpoint_name
 from . import copies, machine, saver, serverdisks, source, text
@@ -56,6 +56,9 @@ class ServerSaver:
 
     def __init__(self, args):
         self.args, self.level = args, args.level or DURABLE
+        # What each server promises of its part
+        self.promise = 'memory' if self.level == parity.PROTECTED else \
+            self.level
         self.params = saver.params_of(args)
         self.first = 0          # which server gets the next one
 
@@ -107,12 +110,14 @@ class ServerSaver:
             receivers.wait()
             shown = [s('show', vm=called, name=name)
                      for s in receivers.servers]
+            parities = self._protect(receivers, shown, display, signals)
             return {'name': name, 'created': shown[0]['created'],
                     'server': server.address, 'vm': called,
                     'copies': self._copies(server, shown[0], display,
                                            signals),
                     **({'set': receivers.set, 'parts': addresses}
                        if receivers.set else {}),
+                    **({'parity': parities} if parities else {}),
                     'level': self.level, 'size': sum(map(bytes_of, shown)),
                     'machine': known, **content,
                     'total-ms': round(1000 * (time.monotonic() - start))}
@@ -127,6 +132,28 @@ class ServerSaver:
                 client.tls_of(self.args)) or []
         except Interrupted:
             server('remove', vm=shown['vm'], name=shown['name'])
+            raise
+
+    def _protect(self, receivers, shown, display, signals):
+        """Where parity is.  Nothing is left of it all if that fails."""
+        if self.level != parity.PROTECTED:
+            return []
+        addresses = receivers.addresses
+
+        def on_poll():
+            signals.check()
+            display.show('parity', None, [])
+        try:
+            with display:
+                return parity.protect(
+                    addresses, [a for a in self.args.server
+                                if a not in addresses],
+                    shown, self.args.redundancy, receivers.tls, on_poll)
+        except BaseException:
+            for server in receivers.servers:
+                with contextlib.suppress(MigrateError):
+                    server('remove', vm=shown[0]['vm'], name=shown[0]['name'],
+                           set=receivers.set)
             raise
 
     def _parent(self, server, called):
@@ -160,7 +187,7 @@ class ServerSaver:
                           new.bases(qmp, known['directory']))
         receivers.announce(
             vm=called, name=name, ram=sum(machine.ram_blocks(qmp)),
-            channels=channels, level=self.level,
+            channels=channels, level=self.promise,
             parent=parent and parent['name'], source=copies.source(known),
             confirm=confirm.wanted or None)
         checkpoint = Checkpoint(
@@ -223,6 +250,8 @@ def saved(content):
             *(f'  copy      {address}' for address in content['copies']),
             *(f'  part {part}    {address}'
               for part, address in enumerate(content.get('parts', ()))),
+            *(f'  parity {index}  {address}'
+              for index, address in enumerate(content.get('parity', ()))),
             f"  there     {size(content['size']):>8}  of "
             f"{memory(content['machine']['ram'])} RAM, {there} after "
             f"{duration(content['flushed-ms'])}"]

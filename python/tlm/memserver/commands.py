@@ -71,4 +71,9 @@ def several(commands):
         Option('parts', commands, parse=units.parts, metavar='N|all',
                help='with --server: share the checkpoint among N of the '
                'servers, or all: each keeps a part, and all of them are '
-               'needed to restore it (default: 1)'))
+               'needed to restore it (default: 1). With --level protected: '
+               'all but those that keep parity (default: all)'),
+        Option('redundancy', commands, parse=units.Count(least=1),
+               metavar='N',
+               help='with --level protected: how many of the servers may be '
+               'lost; so many others keep parity (default: 1)'))

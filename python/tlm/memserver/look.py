@@ -8,7 +8,7 @@ import json
 
 from ..errors import MigrateError, in_words
 from ..figures import memory, size
-from . import client, removal, sets
+from . import client, parity, removal, sets
 
 PAGE = 4096
 
@@ -36,7 +36,10 @@ def _the_only(address, checkpoints):
 def _row(shown):
     there = shown['level'] + (', in memory' if shown['in-memory'] and
                               shown['level'] != 'memory' else '')
-    if 'set' in shown:
+    if sets.is_parity(shown):
+        there += f", parity {shown['parity']} of {shown['parts']}+" \
+            f"{shown['redundancy']}"
+    elif 'set' in shown:
         there += f", part {shown['part']} of {shown['parts']}"
     return f"{shown['vm']:<16}  {shown['name']:<20}  " \
            f"{shown['created'][:19]}Z  {size(bytes_of(shown)):>8}  {there}"
@@ -50,6 +53,8 @@ def _shown(shown):
           f"{memory(shown['ram'])} RAM"
     for part, address in shown.get('servers', {}).items():
         yield f"  part {part}    at {address}, of {shown['parts']} parts"
+    for index, address in shown.get('parity-at', {}).items():
+        yield f'  parity {index}  at {address}'
     if shown.get('file'):
         yield f"  file      {shown['file']}, at the server"
     yield f"  machine   {vm['type']}, QEMU {vm['qemu'] or 'not known'}"
@@ -125,7 +130,9 @@ def _show(args):
     found = _parts(args, shown) if 'set' in shown else None
     if found:
         shown = {**found.head(), 'servers': {
-            n: address for n, (address, _) in sorted(found.at.items())}}
+            n: address for n, (address, _) in sorted(found.at.items())},
+            'parity-at': {n: address for n, (address, _) in sorted(
+                parity.of(args.server, client.tls_of(args), found).items())}}
     if not args.json:
         print('\n'.join(_shown(shown)))
         if found and found.missing():
@@ -171,7 +178,7 @@ def _remove(args):
     """From all servers, whatever is whole."""
     with _together(args) as found:
         pairs = [(s.address, c) for s, has in found.items() for c in has
-                 if c['name'] == args.name]
+                 if args.name in (c['name'], c.get('parity-of'))]
         if not pairs:
             raise MigrateError(f"there is no checkpoint '{args.name}'")
         removed = removal.remove(found, pairs)

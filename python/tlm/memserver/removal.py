@@ -17,7 +17,7 @@ def remove(servers, pairs):
     """@pairs: (address, what that server shows).  Returns address -> names."""
     at = {s.address: s for s in servers}
     removed = {address: [] for address in at}
-    for address, shown in sorted(pairs, key=lambda p: p[1].get('part', 0)):
+    for address, shown in sorted(pairs, key=lambda p: sets.number(p[1])):
         at[address]('remove', vm=shown['vm'], name=shown['name'],
                     set=shown.get('set'))
         removed[address].append(shown['name'])

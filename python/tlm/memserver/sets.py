@@ -10,6 +10,17 @@ from ..errors import MigrateError
 HEAD = 0
 
 
+def is_parity(shown):
+    """Parity of a set is no part of it, and its server shows other names."""
+    return 'parity' in shown
+
+
+def number(shown):
+    """Of a piece of a set: parities come behind the parts."""
+    return shown['parts'] + shown['parity'] if is_parity(shown) else \
+        shown.get('part', HEAD)
+
+
 class Set:
     """@at: part -> (address of the server, what it shows of the part)"""
 
@@ -52,7 +63,7 @@ def sets_of(found):
     the sets among them, in the order in which they were found."""
     sets = {}
     for address, shown in found:
-        if 'set' in shown:
+        if 'set' in shown and not is_parity(shown):
             key = shown['vm'], shown['name'], shown['set'], shown['parts']
             sets.setdefault(key, Set(shown)).add(address, shown)
     return list(sets.values())
@@ -78,6 +89,9 @@ def to_prune(found, keep):
     for address, shown in found:
         if 'set' not in shown:
             plain.setdefault(shown['name'], []).append((address, shown))
+    known = {s.id for s in sets}
+    units += [(pair[1]['created'], False, [pair]) for pair in found
+              if is_parity(pair[1]) and pair[1]['set'] not in known]
     units += [(min(shown['created'] for _, shown in same), True,
                same) for same in plain.values()]
     units.sort(key=lambda unit: unit[0])

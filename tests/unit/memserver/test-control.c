@@ -62,7 +62,7 @@ static void expect(Fixture *f, const char *who, const char *line,
                    const char *part)
 {
     g_autofree char *answer = control_line(&f->server, who, line,
-                                           strlen(line));
+                                           strlen(line), NULL);
 
     if (!strstr(answer, part)) {
         g_error("%s: %s instead of %s", line, answer, part);

@@ -1,0 +1,112 @@
+#!/usr/bin/python3
+#
+# Level "protected": checkpoints in parts with parity at other memory servers,
+# which survive the loss of some of them, restored by stock QEMUs
+#
+# TLM_REPEAT: how often a server is killed at a random moment (default 1)
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import os
+import random
+import unittest
+
+from test_memserver_command import TCP
+from test_memserver_parts import PartsCase
+from tlmtest.vm import wait_until
+
+REPEAT = int(os.environ.get('TLM_REPEAT', '1'))
+
+
+class Protected(PartsCase):
+    def servers(self, count, **config):
+        """All of one kind: they have to reach each other."""
+        return [self.server(**config) for _ in range(count)]
+
+    def protect(self, servers, name, *more):
+        return self.save(self.all(servers), name, '--level', 'protected',
+                         *more)
+
+    def refused(self, servers, *why):
+        run = self.tool('checkpoint', 'restore', '--server',
+                        self.all(servers), 'one', '--', 'true')
+        self.assertEqual(run.returncode, 1)
+        for text in why:
+            self.assertIn(text, run.stderr)
+
+    def test_one_lost(self):
+        """Each of four in turn, the head and the one with parity, too."""
+        for lost in range(4):
+            with self.sub(lost=lost):
+                self.setUp()
+                servers = self.servers(4, **(TCP if lost % 2 else {}))
+                src = self.source(stopped=True)
+                content = self.protect(servers, 'one')
+                self.assertEqual(content['parts'],
+                                 [s.address for s in servers[:3]])
+                self.assertEqual(content['parity'], [servers[3].address])
+                servers[lost].kill()
+                self.assert_restored(servers, src)
+                src.close()
+
+    def test_two_lost(self):
+        """Of 3 + 2; whichever they are."""
+        for lost in random.sample([(a, b) for b in range(5)
+                                   for a in range(b)], min(10, 2 * REPEAT)):
+            with self.sub(lost=lost):
+                self.setUp()
+                servers = self.servers(5)
+                src = self.source(stopped=True)
+                self.protect(servers, 'one', '--redundancy', '2')
+                for n in lost:
+                    servers[n].kill()
+                self.assert_restored(servers, src)
+                src.close()
+
+    def test_too_many_lost(self):
+        servers = self.servers(4)
+        self.source(stopped=True)
+        self.protect(servers, 'one')
+        servers[0].kill()
+        servers[1].kill()
+        self.refused(servers, 'bring back', f'part 0 (it was at '
+                     f'{servers[0].address})', servers[1].address)
+
+    def test_list_and_remove(self):
+        servers = self.servers(3)
+        self.source(stopped=True)
+        for name in 'one', 'two':
+            self.protect(servers, name)
+        shown = self.memserver('show', self.all(servers), 'one')
+        self.assertEqual(shown['parity-at'], {'0': servers[2].address})
+        self.memserver('prune', self.all(servers), '--keep', '1')
+        self.assertEqual(self.names(servers[2].address), ['two.parity0'])
+        self.memserver('remove', self.all(servers), 'two')
+        self.assert_nothing_there(servers)
+
+    def test_no_parity(self):
+        """It is not said to be saved, and nothing is left."""
+        servers = self.servers(3)
+        src = self.source()
+        servers[2].kill()
+        run = self.tool(*self.saving(self.all(servers), 'one', '--level',
+                                     'protected'))
+        self.assertEqual(run.returncode, 1)
+        self.assertIn('no level protected: 0 of 1', run.stderr)
+        self.assert_nothing_there(servers[:2])
+        self.assert_runs_on(self.guest, src)
+
+    def test_restored_again(self):
+        """What was made again is a part as any other."""
+        servers = self.servers(3)
+        src = self.source(stopped=True)
+        self.protect(servers, 'one')
+        servers[0].kill()
+        for _ in range(2):
+            self.assert_restored(servers, src)
+        wait_until(lambda: sorted(self.names(servers[2].address)) ==
+                   ['one', 'one.parity0'], 10, 'the part is there')
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,423 @@
+/*
+ * Parity of a set: building it, and making a part of it again
+ *
+ * Both read pieces page by page, all at once: page number n of each.  A part
+ * that has fewer pages than others ends with zero pages, which nobody sends.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include <isa-l/crc64.h>
+#include <string.h>
+
+#include "error.h"
+#include "parity.h"
+
+#define PARITY_BLOCK "tlm-parity"
+
+void parity_free(Parity *p)
+{
+    if (!p) {
+        return;
+    }
+    for (unsigned i = 0; i < p->data; i++) {
+        page_map_free(p->parts[i].map);
+        g_free(p->parts[i].sums);
+        g_free(p->from[i]);
+    }
+    if (p->state) {
+        g_byte_array_unref(p->state);
+    }
+    g_free(p->part_name);
+    g_free(p);
+}
+
+char *parity_name(const char *name, unsigned index)
+{
+    return g_strdup_printf("%s.parity%u", name, index);
+}
+
+static uint64_t sum_of(const uint8_t *page)
+{
+    return crc64_ecma_norm(0, page, PAGE_SIZE);
+}
+
+/* Pieces that are read in step */
+typedef struct Readers {
+    unsigned count;
+    Piece *pieces[ERASURE_MAX_DATA];
+    unsigned numbers[ERASURE_MAX_DATA];
+    uint8_t *pages[ERASURE_MAX_DATA];
+} Readers;
+
+static void readers_free(Readers *r)
+{
+    for (unsigned i = 0; i < r->count; i++) {
+        piece_free(r->pieces[i]);
+        g_free(r->pages[i]);
+    }
+    g_free(r);
+}
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Readers, readers_free)
+
+static bool readers_add(Readers *r, const ParityWish *w, unsigned number,
+                        uint64_t max_ram, GError **errp)
+{
+    g_autofree char *own = number < w->data
+        ? NULL : parity_name(w->name, number - w->data);
+    PieceWish wish = {
+        .address = w->from[number], .vm = w->vm, .name = own ?: w->name,
+        .set = w->set, .number = number, .tls = w->tls,
+        .patience = w->patience, .max_ram = max_ram,
+    };
+    Piece *p = piece_open(&wish, errp);
+
+    if (!p) {
+        return false;
+    }
+    r->numbers[r->count] = number;
+    r->pages[r->count] = g_malloc(PAGE_SIZE);
+    r->pieces[r->count++] = p;
+    return true;
+}
+
+/* Page number @at of piece @i: zero behind its end. */
+static bool readers_next(Readers *r, unsigned i, uint64_t at, GError **errp)
+{
+    if (at >= piece_map(r->pieces[i])->pages) {
+        memset(r->pages[i], 0, PAGE_SIZE);
+        return true;
+    }
+    return piece_next(r->pieces[i], r->pages[i], errp);
+}
+
+/* A checkpoint whose pages are written in order, in one thread */
+typedef struct Maker {
+    StoreTicket *ticket;
+    Generation *generation;
+    SlabCursor cursor;
+    MultifdPacket packet;
+} Maker;
+
+static bool maker_open(Maker *m, const ParityWish *w, const char *name,
+                       const Layout *l, GError **errp)
+{
+    m->ticket = store_begin(w->store, w->who, w->vm, name, NULL, LEVEL_MEMORY,
+                            errp);
+    m->generation = m->ticket
+        ? generation_new(l, m->ticket->slab, NULL, errp) : NULL;
+    m->packet.normal = 1;
+    return m->generation;
+}
+
+static void *maker_page(Maker *m, unsigned block, uint64_t page, GError **errp)
+{
+    void *where[MULTIFD_PAGES];
+
+    m->packet.offset[0] = page << PAGE_BITS;
+    return generation_place(m->generation, &m->cursor, block, &m->packet,
+                            where, errp) ? where[0] : NULL;
+}
+
+/* A reference for the caller. */
+static Checkpoint *maker_seal(Maker *m, const ParityWish *w, unsigned number)
+{
+    const Layout *l = generation_layout(m->generation);
+    Checkpoint *c = checkpoint_new(m->ticket->vm, m->ticket->name);
+
+    slab_close(m->ticket->slab, &m->cursor);
+    generation_seal(m->generation, false);
+    c->generation = generation_ref(m->generation);
+    c->state = g_byte_array_new();
+    c->machine = g_strdup(l->machine);
+    c->ram = l->total;
+    c->set = g_strdup(w->set);
+    c->part = number;
+    c->parts = w->data;
+    return c;
+}
+
+static void maker_close(Maker *m)
+{
+    if (m->generation) {
+        slab_close(m->ticket->slab, &m->cursor);
+    }
+    generation_unref(m->generation);
+    store_end(m->ticket);
+}
+
+/* Building */
+
+static bool open_parts(Readers *r, const ParityWish *w, GError **errp)
+{
+    for (unsigned i = 0; i < w->data; i++) {
+        if (!readers_add(r, w, i, w->max_ram, errp)) {
+            return false;
+        }
+        if (!layout_same_blocks(piece_map(r->pieces[0])->layout,
+                                piece_map(r->pieces[i])->layout)) {
+            return ms_fail(errp, "parts 0 and %u are of different machines",
+                           i);
+        }
+    }
+    return piece_state(r->pieces[0])->len ||
+           ms_fail(errp, "part 0 has no device state");
+}
+
+static PageMap *map_copy(const PageMap *from)
+{
+    PageMap *m = page_map_new(from->layout);
+    PageMapCursor at = { 0 };
+
+    while (page_map_next(from, &at)) {
+        page_map_add(m, at.block, at.page - 1);
+    }
+    return m;
+}
+
+static Parity *parity_new(const ParityWish *w, const Readers *r)
+{
+    const GByteArray *state = piece_state(r->pieces[0]);
+    Parity *p = g_new0(Parity, 1);
+
+    p->data = w->data;
+    p->parity = w->parity;
+    p->index = w->index;
+    p->part_name = g_strdup(w->name);
+    p->state = g_byte_array_new();
+    g_byte_array_append(p->state, state->data, state->len);
+    for (unsigned i = 0; i < w->data; i++) {
+        p->from[i] = g_strdup(w->from[i]);
+        p->parts[i].map = map_copy(piece_map(r->pieces[i]));
+        p->parts[i].sums = g_new(uint64_t, p->parts[i].map->pages + 1);
+    }
+    return p;
+}
+
+/* As many pages as the largest part has. */
+static Layout *parity_layout(const Readers *r)
+{
+    Layout *l = layout_copy(piece_map(r->pieces[0])->layout);
+    LayoutBlock only = { PARITY_BLOCK };
+    uint64_t pages = 1;                 /* no block is empty */
+
+    for (unsigned i = 0; i < r->count; i++) {
+        pages = MAX(pages, piece_map(r->pieces[i])->pages);
+    }
+    only.length = l->total = pages * PAGE_SIZE;
+    g_array_set_size(l->blocks, 0);
+    g_array_append_val(l->blocks, only);
+    return l;
+}
+
+static bool build(Maker *m, Readers *r, Parity *p, GError **errp)
+{
+    uint64_t pages = layout_pages(generation_layout(m->generation), 0);
+    Recipe recipe;
+
+    erasure_parity(&recipe, p->data, p->parity, p->index);
+    for (uint64_t at = 0; at < pages; at++) {
+        void *page = maker_page(m, 0, at, errp);
+
+        for (unsigned i = 0; page && i < p->data; i++) {
+            if (!readers_next(r, i, at, errp)) {
+                return false;
+            }
+            if (at < p->parts[i].map->pages) {
+                p->parts[i].sums[at] = sum_of(r->pages[i]);
+            }
+        }
+        if (!page) {
+            return false;
+        }
+        erasure_make(&recipe, r->pages, page);
+    }
+    return true;
+}
+
+Checkpoint *parity_build(const ParityWish *w, GError **errp)
+{
+    g_autoptr(Readers) r = g_new0(Readers, 1);
+    g_autofree char *name = parity_name(w->name, w->index);
+    g_autoptr(Layout) layout = NULL;
+    Checkpoint *c = NULL;
+    Parity *p;
+    Maker m = { 0 };
+
+    if (!open_parts(r, w, errp)) {
+        return NULL;
+    }
+    p = parity_new(w, r);
+    layout = parity_layout(r);
+    if (maker_open(&m, w, name, layout, errp) && build(&m, r, p, errp)) {
+        c = maker_seal(&m, w, w->data + w->index);
+        c->source = g_strdup(w->source);
+        c->parity = g_steal_pointer(&p);
+        store_commit(m.ticket, c);
+    }
+    maker_close(&m);
+    parity_free(p);
+    return c;
+}
+
+/* Making a part again */
+
+/* This server's parity first; as few others as do. */
+static bool open_pieces(Readers *r, const ParityWish *w, const Parity *p,
+                        unsigned lost, uint64_t stripes, GError **errp)
+{
+    unsigned own = p->data + p->index;
+    g_autoptr(GString) failures = g_string_new(NULL);
+
+    for (unsigned i = 0; i < p->data + p->parity && r->count + 1 < p->data;
+         i++) {
+        g_autoptr(GError) error = NULL;
+        uint64_t max = i < p->data ? p->parts[0].map->layout->total
+                                   : stripes * PAGE_SIZE;
+
+        if (i == lost || i == own || !w->from[i]) {
+            continue;
+        }
+        if (!readers_add(r, w, i, max, &error)) {
+            g_string_append_printf(failures, "; %s", error->message);
+        }
+    }
+    return r->count + 1 == p->data ||
+           ms_fail(errp, "part %u of %u of '%s' cannot be made again: %u "
+                   "pieces are needed, %u are there%s", lost, p->data, w->name,
+                   p->data, r->count + 1, failures->str);
+}
+
+static bool same_map(const PageMap *a, const PageMap *b)
+{
+    if (a->pages != b->pages || !layout_same_blocks(a->layout, b->layout)) {
+        return false;
+    }
+    for (unsigned i = 0; i < layout_num_blocks(a->layout); i++) {
+        if (memcmp(a->bits[i], b->bits[i],
+                   (layout_pages(a->layout, i) + 63) / 64 * 8)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* They have the pages that they had when parity was made. */
+static bool pieces_fit(const Readers *r, const Parity *p, uint64_t stripes,
+                       GError **errp)
+{
+    for (unsigned i = 0; i < r->count; i++) {
+        const PageMap *map = piece_map(r->pieces[i]);
+        unsigned n = r->numbers[i];
+
+        if (n < p->data ? !same_map(map, p->parts[n].map)
+                        : map->pages != stripes) {
+            return ms_fail(errp, "piece %u of the set is not the one that "
+                           "parity was made with", n);
+        }
+    }
+    return true;
+}
+
+static bool read_stripe(Readers *r, const Parity *p, uint64_t at,
+                        GError **errp)
+{
+    for (unsigned i = 0; i < r->count; i++) {
+        unsigned n = r->numbers[i];
+
+        if (!readers_next(r, i, at, errp)) {
+            return false;
+        }
+        if (n < p->data && at < p->parts[n].map->pages &&
+            sum_of(r->pages[i]) != p->parts[n].sums[at]) {
+            return ms_fail(errp, "part %u at its server is damaged: page "
+                           "number %" PRIu64 " of it has another checksum", n,
+                           at);
+        }
+    }
+    return true;
+}
+
+static bool repair(Maker *m, Readers *r, const Checkpoint *own, unsigned lost,
+                   GError **errp)
+{
+    const Parity *p = own->parity;
+    const PartTable *t = &p->parts[lost];
+    uint8_t *from[ERASURE_MAX_DATA];
+    unsigned have[ERASURE_MAX_DATA];
+    PageMapCursor to = { 0 };
+    Recipe recipe;
+
+    memcpy(have, r->numbers, sizeof(have));
+    memcpy(from, r->pages, sizeof(from));
+    have[r->count] = p->data + p->index;
+    if (!erasure_repair(&recipe, p->data, p->parity, have, lost)) {
+        return ms_fail(errp, "these pieces do not make part %u", lost);
+    }
+    for (uint64_t at = 0; page_map_next(t->map, &to); at++) {
+        uint8_t *page = maker_page(m, to.block, to.page - 1, errp);
+
+        if (!page || !read_stripe(r, p, at, errp)) {
+            return false;
+        }
+        from[r->count] = (uint8_t *)generation_page(own->generation, 0, at);
+        erasure_make(&recipe, from, page);
+        if (sum_of(page) != t->sums[at]) {
+            return ms_fail(errp, "page %" PRIu64 " of part %u was made, but "
+                           "has another checksum than the lost one: parity is "
+                           "damaged", at, lost);
+        }
+    }
+    return true;
+}
+
+static Checkpoint *own_parity(const ParityWish *w, GError **errp)
+{
+    g_autofree char *name = parity_name(w->name, w->index);
+    g_autoptr(Checkpoint) c = store_get(w->store, w->who, w->vm, name, errp);
+
+    if (c && (!c->parity || strcmp(c->set, w->set))) {
+        ms_fail(errp, "'%s' is no parity of set %s", name, w->set);
+        return NULL;
+    }
+    return g_steal_pointer(&c);
+}
+
+Checkpoint *parity_rebuild(const ParityWish *wish, unsigned lost,
+                           GError **errp)
+{
+    g_autoptr(Checkpoint) own = own_parity(wish, errp);
+    g_autoptr(Readers) r = g_new0(Readers, 1);
+    ParityWish w = *wish;
+    Checkpoint *c = NULL;
+    uint64_t stripes;
+    const Parity *p;
+    Maker m = { 0 };
+
+    if (!own) {
+        return NULL;
+    }
+    p = own->parity;
+    w.data = p->data;
+    stripes = layout_pages(generation_layout(own->generation), 0);
+    if (lost >= p->data) {
+        ms_fail(errp, "the set has parts 0 to %u, not %u", p->data - 1, lost);
+        return NULL;
+    }
+    if (!open_pieces(r, &w, p, lost, stripes, errp) ||
+        !pieces_fit(r, p, stripes, errp)) {
+        return NULL;
+    }
+    if (maker_open(&m, &w, w.name, p->parts[lost].map->layout, errp) &&
+        repair(&m, r, own, lost, errp)) {
+        c = maker_seal(&m, &w, lost);
+        if (!lost) {
+            g_byte_array_append(c->state, p->state->data, p->state->len);
+            c->source = g_strdup(own->source);
+        }
+        store_commit(m.ticket, c);
+    }
+    maker_close(&m);
+    return c;
+}
