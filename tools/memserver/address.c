@@ -109,14 +109,17 @@ static int listen_unix(const char *address, unsigned mode, char **real,
 static char *real_address(int fd, const char *address)
 {
     g_autofree char *host = address_host(address);
-    struct sockaddr_storage ss;
-    socklen_t size = sizeof(ss);
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } name = { 0 };
+    socklen_t size = sizeof(name);
     uint16_t port = 0;
 
-    if (!getsockname(fd, (void *)&ss, &size)) {
-        port = ss.ss_family == AF_INET6
-            ? ((struct sockaddr_in6 *)&ss)->sin6_port
-            : ((struct sockaddr_in *)&ss)->sin_port;
+    if (!getsockname(fd, &name.any, &size)) {
+        port = name.any.sa_family == AF_INET6 ? name.in6.sin6_port
+                                              : name.in.sin_port;
     }
     return g_strdup_printf(strchr(host, ':') ? "tcp:[%s]:%u" : "tcp:%s:%u",
                            host, ntohs(port));

@@ -111,7 +111,7 @@ static void put_packet(Channel *c, unsigned flags, const char *block,
     out_be32(c->out, p->count * PAGE_SIZE);
     out_be64(c->out, 0);                /* number: QEMU only traces it */
     out_copy(c->out, zero_page, 4 + 4 + 3 * 8);
-    memcpy(name, block, strlen(block));
+    g_strlcpy(name, block, sizeof(name));
     out_copy(c->out, name, sizeof(name));
     for (unsigned i = 0; i < MULTIFD_PACKET_PAGES; i++) {
         out_be64(c->out, i < p->count ? p->offsets[i] : 0);
