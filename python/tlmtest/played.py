@@ -21,6 +21,9 @@ STAGES = ('live', 'ready', 'gate', 'flush')
 # A process that ends closes its files one after the other: for a moment
 # somebody may still get a connection, which is closed then
 DIES_S = 0.05
+# Turns of the event loop until it serves whom it has accepted.  If its server
+# is closed before, asyncio forgets the connection, and leaves it open
+ACCEPT_TURNS = 3
 
 
 class Played:
@@ -71,10 +74,13 @@ class Played:
         else:
             self._gone()
 
-    def _gone(self):
-        self.server.close()
+    def _gone(self, turns=ACCEPT_TURNS):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+        if turns:
+            asyncio.get_running_loop().call_soon(self._gone, turns - 1)
+        else:
+            self.server.close()
 
     async def _serve(self, reader, writer):
         if self.client:             # one at a time, as QEMU
