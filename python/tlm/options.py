@@ -58,13 +58,18 @@ OPTIONS = (
                                  'this cluster alone')}),
     Option('config', cluster.CONFIGURED, parse=str, metavar='FILE', file=True,
            help='a file of TOML with the VMs'),
-    Option('server', SERVERS, parse=units.addresses,
+    Option('server', (*SERVERS, *cluster.SAVING), parse=units.addresses,
            metavar='ADDRESS[,ADDRESS...]',
            required=(STANDBY, *memserver.MEMSERVER),
            help={**dict.fromkeys(SAVING, 'instead of --dir: control address of '
                                  'a tlm-memserver that takes the checkpoint: '
                                  'HOST:PORT, or unix:PATH. Of several, the '
                                  'first that can'),
+                 **dict.fromkeys(cluster.SAVING, 'control addresses of '
+                                 'memory servers that keep the checkpoints, '
+                                 'HOST:PORT or unix:PATH: each VM begins with '
+                                 'another of them. What the set is stays in '
+                                 '--dir'),
                  COMMIT: 'instead of --dir: control addresses of all servers '
                  'that have checkpoints of the VM',
                  RESTORE: 'instead of --dir: control addresses of servers, '
@@ -86,14 +91,17 @@ OPTIONS = (
            'several, and survives the loss of some of them (see --redundancy); '
            "durable: it is on the server's disk (default: durable)"),
     *memserver.several(SAVING),
-    *memserver.tls(SERVERS),
+    *memserver.tls((*SERVERS, *cluster.SAVING)),
     Option('tls-hostname', (RESTORE, STANDBY), parse=str, metavar='NAME',
            help="with --tls: the name in the certificate of the QEMU that is "
            'restored, to which servers connect (default: the host of its '
            'address)'),
-    Option('allow-plain', (RESTORE, STANDBY),
-           help='with --server: let servers send to the QEMU without TLS over '
-           'a network that you trust'),
+    Option('allow-plain', (*RESTORING, STANDBY),
+           help={**dict.fromkeys((RESTORE, STANDBY), 'with --server: let '
+                                 'servers send to the QEMU without TLS over a '
+                                 'network that you trust'),
+                 cluster.RESTORE: 'let memory servers send to QEMUs without '
+                 'TLS over a network that you trust'}),
     Option('to', (RESTORE,), parse=units.address, metavar='URI',
            help='into a QEMU that waits there, with -incoming and capability '
            "'multifd': tcp:HOST:PORT or unix:PATH. Nothing is started here"),

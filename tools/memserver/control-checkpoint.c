@@ -139,6 +139,7 @@ static struct json_object *announce(const ControlCall *c, GError **errp)
         !control_bool(c, "return-path", &w.return_path, errp) ||
         !control_bool(c, "hold", &w.hold, errp) ||
         !control_bool(c, "confirm", &w.confirm, errp) ||
+        !control_bool(c, "keep-all", &w.keep_all, errp) ||
         !part(c, &w, errp) ||
         !source(c, &w.source, errp) || !senders(c, others, errp)) {
         return NULL;
@@ -248,7 +249,7 @@ static struct json_object *outcome(const ControlCall *c, GError **errp)
 
 const ControlCommand control_checkpoint_commands[] = {
     { "announce", "vm! name! ram! parent channels level return-path hold "
-      "confirm source senders set part parts head head-id", announce },
+      "confirm keep-all source senders set part parts head head-id", announce },
     { "status", "session!", status },
     { "wait", "session! timeout-ms", wait_end },
     { "release", "session!", release },

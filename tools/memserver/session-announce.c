@@ -106,6 +106,7 @@ Session *session_announce(Server *server, const char *who,
                                 w->level, errp);
     }
     if (s->ticket) {
+        s->ticket->keep_all = w->keep_all;
         s->slab = slab_use(s->ticket->slab);
     }
     if (!s->ticket || !session_watch(s, errp)) {

@@ -36,6 +36,7 @@ typedef struct SessionWish {
     bool return_path;                   /* the source has it */
     bool hold;                          /* it must not stop its guest yet */
     bool confirm;                       /* session_confirm() will come */
+    bool keep_all;                      /* no older one is to go for it */
     const char *source;                 /* JSON: see manifest.h; or NULL */
     const char *const *senders;         /* who else may send it; or NULL */
 } SessionWish;

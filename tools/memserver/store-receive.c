@@ -220,7 +220,8 @@ void store_commit(StoreTicket *t, Checkpoint *c)
     g_mutex_lock(&s->mutex);
     vm = append(t, c);
     thin_out(vm);
-    while (s->config->keep && vm->list->len > s->config->keep) {
+    while (!t->keep_all && s->config->keep &&
+           vm->list->len > s->config->keep) {
         g_autoptr(GError) error = NULL;
 
         if (!store_remove_at(s, vm, 0, &error)) {

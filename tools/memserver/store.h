@@ -39,6 +39,7 @@ typedef struct StoreTicket {
     Slab *slab;
     Checkpoint *parent;                 /* or NULL */
     Level level;
+    bool keep_all;                      /* the client removes old ones */
     GArray *written;                    /* ManifestSum: of the file, or NULL */
 } StoreTicket;
 

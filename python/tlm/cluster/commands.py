@@ -32,6 +32,8 @@ CLUSTER_COMMANDS = (
         'nothing of the set is left. If this command is killed, the VMs run '
         'on by themselves; "list" tells what was left over, and the next '
         '"save" or "prune" removes it. Ctrl-C cancels.\n\n'
+        'With --server each checkpoint goes to one of these memory servers; '
+        'DIR has the manifest of the set.\n\n'
         + FILE + '\n\n' + NO_DISKS,
         ((0, 'saved'), (1, 'failed or refused'), WRONG_USAGE,
          (130, 'cancelled by Ctrl-C')),

@@ -98,6 +98,16 @@ def read(path):
         raise MigrateError(f'{path}: {e}') from None
 
 
+def _check_at_servers(vms):
+    """Raises MigrateError for what servers are not asked for."""
+    for vm in vms:
+        why = 'a domain is saved with others to files only' if vm.domain \
+            else 'disks are saved with others to files only: leave out the ' \
+            'disk' if vm.disk else 'leave out dir' if vm.dir else None
+        if why:
+            raise MigrateError(f'{vm.name}: not with --server: {why}')
+
+
 def to_save(args):
     """The VMs of the command line and of --config, each once."""
     found = [*(read(args.config) if args.config else ()),
@@ -108,6 +118,8 @@ def to_save(args):
         raise MigrateError('of disks, only --disk auto is for several VMs')
     if args.disk:
         found = [dataclasses.replace(vm, disk=AUTO) for vm in found]
+    if args.server:
+        _check_at_servers(found)
     for vm in found:
         if bool(vm.qmp) == bool(vm.domain):
             raise MigrateError(f'{vm.name}: name its QMP socket or its domain')

@@ -89,6 +89,11 @@ class Coordinator:
             log.note('overlays', of={
                 m.name: m.disks.made for m in self.members})
         self._step('prepare')
+        places = await self._all(lambda m: m.announce(name, self.id))
+        if any(places):
+            log.note('announced', of={
+                m.name: place for m, place in
+                zip(self.members, places, strict=True) if place})
         await self._prepare(name)
         log.note('cut')
         self._step('cut')
@@ -162,7 +167,7 @@ class Coordinator:
 
     def _told_of(self, member):
         return {'name': member.name, **member.vm.speaks_by(),
-                'dir': self.sets.relative(member.catalogue.directory)}
+                **member.where(self.sets)}
 
     def _commit(self, name, log):
         content = self.sets.add(name, {
@@ -197,6 +202,19 @@ class Coordinator:
         """A write that fails at its very end may leave it."""
         durable.discard(self.sets.path(name, MANIFEST))
 
+    def _discard_all(self, name):
+        """In a thread.  Returns what servers have said."""
+        bad = []
+        for member in self.members:
+            try:
+                member.discard(name)
+            except MigrateError as e:
+                bad.append(f'{member.name}: it is not known whether a '
+                           f'checkpoint is left: {e}')
+            except OSError:
+                pass            # what is left is seen, and removed later
+        return bad
+
     async def _abort(self, name, log):
         """Returns what could not be undone; None: all was."""
         self.show('abort')
@@ -207,9 +225,9 @@ class Coordinator:
                if isinstance(end, BaseException)]
         if not log.file:
             return None             # nothing had been begun
-        for discard in (self._discard, *(m.discard for m in self.members)):
-            with contextlib.suppress(OSError):
-                discard(name)
+        with contextlib.suppress(OSError):
+            self._discard(name)
+        bad += await asyncio.to_thread(self._discard_all, name)
         with contextlib.suppress(OSError):
             if not bad:
                 log.remove()

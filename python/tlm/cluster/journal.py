@@ -42,8 +42,9 @@ class Journal:
 
 def read(path):
     """(what it began with, {VM: old settings}, {VM: overlays of disks}); the
-    last line may be one that was never finished."""
-    begin, settings, overlays = {}, {}, {}
+    last line may be one that was never finished.  What it began with says
+    too at which servers there may be checkpoints."""
+    begin, settings, overlays, servers = {}, {}, {}, {}
     try:
         with open(path, encoding='utf-8') as f:
             lines = f.read().split('\n')[:-1]
@@ -55,6 +56,11 @@ def read(path):
                 settings = entry['of']
             elif entry['step'] == 'overlays':
                 overlays = entry['of']
+            elif entry['step'] == 'announced':
+                servers = entry['of']
+        for member in begin.get('members', ()):
+            if member['name'] in servers:
+                member['server'] = servers[member['name']]
     except (OSError, UnicodeDecodeError, ValueError, LookupError,
             TypeError) as e:
         raise MigrateError(f'{path}: it cannot be read: {e}') from None

@@ -9,7 +9,7 @@ from ..checkpoint import report
 from ..checkpoint.verify import problem
 from ..errors import in_words
 from ..progress import Display
-from . import text
+from . import servers, text
 from .recover import recover
 from .sets import Sets
 
@@ -42,6 +42,11 @@ def all_problems(sets, entry, display):
     if entry.problem:
         return entry.problem
     for member in entry.manifest['members']:
+        if 'server' in member:
+            found = servers.problem(member['server'])
+            if found:
+                return f"{member['name']}: {found}"
+            continue
         catalogue = sets.of_member(member)
         with display:
             found = problem(catalogue, catalogue.get(entry.name), display)

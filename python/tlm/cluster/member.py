@@ -2,19 +2,15 @@
 """A VM of a set that is being saved: it is started, held, stopped, released.
 
 What QEMU says, by event or when asked, is in "state" and "stage"; whoever
-waits for it is called by on_change.
+waits for it is called by on_change.  Where its checkpoint goes is for those
+that are derived from it (tofile.py, atserver.py).
 """
 
 import asyncio
 import contextlib
-import os
 
-from ..checkpoint import chain, checksums, durable, machine, manifest
-from ..checkpoint.catalogue import (FILE, MANIFEST, OVERLAY, PART,
-                                    Catalogue)
-from ..checkpoint.records import Records
+from ..checkpoint import machine, saver
 from ..checkpoint.run import figures
-from ..checkpoint.target import check_space
 from ..errors import MigrateError, Refused
 from ..status import FINAL, Status, stage_told, status_told
 from .channel import Gone, in_time
@@ -37,21 +33,17 @@ def microseconds(event):
 
 
 class Member:
-    """@longest: how many checkpoints may need each other in a row; None: any
-    number.  @left: names of what is left over, and will not stay."""
+    wanted = CAPS               # capabilities, for the time of the save
 
-    def __init__(self, vm, cluster, params, longest=None, left=()):
+    def __init__(self, vm, params):
         self.name, self.vm = vm.name, vm
-        self.longest, self.left = longest, left
-        self.catalogue = Catalogue(vm.directory(cluster))
         self.params = params
         self.channel = channel_of(vm, self._told)
         self.on_change = None
         self.old = {}               # settings, as they were
         self.caps = {}              # all of them, as they are for the run
-        self.part = self.known = self.content = None
+        self.known = self.content = None
         self.answers = []
-        self.parent = self.why_whole = None
         self.held = packets.Held(self.channel)
         self.disks = disks.Disks(self.channel)
         self.started = False
@@ -120,12 +112,13 @@ class Member:
         await self._read_settings()
 
     def _describe(self, qmp):
-        if 'tlm-checkpoint' not in {
-                c['name'] for c in qmp('query-commands')}:
-            raise MigrateError("this QEMU has no command 'tlm-checkpoint': it "
-                               'is not the one with TLM')
-        check_space(self.catalogue.directory, machine.space_needed(qmp))
+        saver.check(qmp)
+        self._check_space(qmp)
         return machine.describe(qmp)
+
+    def _check_space(self, qmp):
+        """In a thread; raises MigrateError if there is too little of it."""
+        raise NotImplementedError
 
     async def _read_settings(self):
         caps = {c['capability']: c['state'] for c in
@@ -134,53 +127,37 @@ class Member:
         for name in self.params:
             if name not in known:
                 raise MigrateError(f"this QEMU has no parameter '{name}'")
-        self.old = {'caps': {c: caps.get(c, False) for c in CAPS},
+        self.old = {'caps': {c: caps.get(c, False) for c in
+                             self.wanted},
                     'params': {p: known[p] for p in self.params}}
-        self.caps = {**caps, **CAPS}
+        self.caps = {**caps, **self.wanted}
 
     async def make_filters(self, interval_us):
         """So that it need not stand still until all do; if that can be."""
         await self.held.make(self.known['command'], interval_us)
         self.caps['pause-before-switchover'] = not self.held.names
 
-    async def make_overlays(self, name):
-        """Of its disks, if that was asked for."""
-        if self.vm.disk:
-            await self.disks.make(name, self.known, Records(
-                self.catalogue.directory))
+    async def announce(self, _name, _set_id):
+        """Returns what has to be known to remove the checkpoint, where that
+        is not in a directory.  None: it is."""
+        return None
 
     async def start(self, name, arguments):
         """It writes, until it is ready, and then holds."""
-        self.part = self.catalogue.path(name, PART)
-        # Of a save that was killed; its QEMU may still write to it
-        durable.discard(self.part)
+        uri = await self._target(name)
         await set_all(self.channel, {
-            'caps': {c: self.caps[c] for c in CAPS}, 'params': self.params})
+            'caps': {c: self.caps[c] for c in self.wanted},
+            'params': self.params})
         if self.disks.pairs:
             arguments = {**arguments, 'disks': [
                 {'node': node, 'overlay': overlay}
                 for node, overlay in self.disks.pairs]}
-        uri = await self.channel.target(self.part)
         self._begin()
         self.started = True
         await self._write(uri=uri, hold=True, **arguments)
 
     async def _write(self, **arguments):
-        """Incremental, if that was asked for and can be."""
-        if not arguments.get('incremental'):
-            await self.channel('tlm-checkpoint', **arguments)
-            return
-        self.parent, self.why_whole = chain.parent_of_next(
-            self.catalogue, self.longest, self.left)
-        asked = {'parent': self.parent.manifest['generation']} \
-            if self.parent else {}
-        try:
-            await self.channel('tlm-checkpoint', **arguments, **asked)
-        except Refused as e:
-            # Not by this VM; and if that was not why, it is refused again
-            self.parent, self.why_whole = None, str(e)
-            del arguments['incremental']
-            await self.channel('tlm-checkpoint', **arguments)
+        await self.channel('tlm-checkpoint', **arguments)
 
     def cut(self):
         self.answers = [
@@ -220,7 +197,7 @@ class Member:
         await self.held.remove()
         if self.old:
             await set_all(self.channel, self.old)
-        await self.channel.forget_target()
+        await self._forget_target()
         self.started, self.old = False, {}
         self.channel.close()
 
@@ -230,24 +207,6 @@ class Member:
         while {c['capability']: c['state'] for c in await self.channel(
                 'query-migrate-capabilities')} != self.caps:
             await asyncio.sleep(TIDY_S)
-
-    def collect(self, name, more, going_on):
-        """In a thread: checksums, and its manifest.  @going_on raises an
-        exception to end it."""
-        chain.place(self.catalogue, self.part, self.parent, self.content)
-        if self.why_whole:
-            self.content.setdefault('full-reason', self.why_whole)
-        fd = os.open(self.part, os.O_RDONLY)
-        try:
-            stat = os.fstat(fd)
-            sums = checksums.of_file(fd, stat.st_size,
-                                     checksums.workers(), going_on)
-        finally:
-            os.close(fd)
-        going_on()
-        self.content = self.catalogue.add(name, {
-            'name': name, **self.content, **more,
-            'file': manifest.of_file(stat, sums)})
 
     async def abort(self):
         """Runs on, as it was; raises MigrateError if that is not known."""
@@ -281,18 +240,11 @@ class Member:
             await asyncio.sleep(TIDY_S)
         await self._idle()
 
-    def discard(self, name):
-        """Nothing of it is left in its directory."""
-        for suffix in (PART, MANIFEST, FILE, OVERLAY):
-            durable.discard(self.catalogue.path(name, suffix))
-        durable.sync_directory(self.catalogue.directory)
-
     def figures(self):
-        """What the set's manifest says of it.  libvirt does not tell when
+        """What the set's manifest says of it, but for where.  libvirt does not tell when
         the guest stopped; QEMU has counted for how long."""
         told = self.stopped_us and self.resumed_us
-        return {'checksum': self.content['checksum'],
-                'stopped-us': self.stopped_us, 'resumed-us': self.resumed_us,
+        return {'stopped-us': self.stopped_us, 'resumed-us': self.resumed_us,
                 'pause-us': self.resumed_us - self.stopped_us if told else
                 self.content['pause-us'] if self.known['running'] else 0,
                 **({'gate': self.held.why} if self.held.why else {}),

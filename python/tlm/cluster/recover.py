@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from ..checkpoint import durable
+from ..checkpoint.toserver import CREDENTIALS
 from ..errors import MigrateError, Refused
 from ..status import Status
 from . import config, journal, packets
@@ -13,6 +14,7 @@ from .channel import Gone
 from .domain import channel_of
 from .sets import LOG
 
+TLS = 'tls-creds'           # the parameter of migrations
 LIMIT_S = 15
 POLL_S = 0.1
 
@@ -41,6 +43,9 @@ async def _released(channel, old, made, ours):
             await asyncio.sleep(POLL_S)
         await packets.remove(channel)
         await set_all(channel, old)
+        if TLS in old['params']:
+            with contextlib.suppress(Refused):
+                await channel('object-del', id=CREDENTIALS)
         for node, path in made:
             with contextlib.suppress(Refused):
                 await channel('blockdev-del', **{'node-name': node})

@@ -8,15 +8,17 @@ import signal
 import sys
 import time
 
-from ..checkpoint import chain, disks, drives, fresh, launch, newdomain
+from ..checkpoint import (chain, disks, drives, fresh, launch, newdomain,
+                          serverdisks)
+from ..checkpoint.catalogue import Entry
 from ..checkpoint.fromfile import load
 from ..checkpoint.records import Records
 from ..errors import MigrateError, in_words
 from ..figures import duration
 from ..progress import Display
-from ..qmp import Qmp
+from ..qmp import Qmp, endpoint
 from ..units import Bad
-from . import config
+from . import config, servers
 from .look import all_problems
 from .sets import Sets
 
@@ -24,6 +26,8 @@ from .sets import Sets
 class Waiting:
     """A QEMU that somebody has started, with -S -incoming defer.  @used:
     disks of the manifest"""
+
+    dir = None                  # where servers could reach it by a socket
 
     def __init__(self, address, used):
         self.socket, self.used, self.qmp = address, used, None
@@ -65,9 +69,17 @@ class Waiting:
 class Loaded:
     """One VM of the set, from its QEMU's start on."""
 
-    def __init__(self, catalogue, name, vm):
-        self.catalogue, self.vm = catalogue, vm
-        self.entry = catalogue.get(name)
+    def __init__(self, sets, name, member, vm, allow_plain=False):
+        self.vm, self.at = vm, member.get('server')
+        self.allow_plain = allow_plain
+        if self.at:
+            self.entry = Entry(name, {'machine': member['machine']})
+            self.records = serverdisks.Records(vm.name)
+            self._check_waiting()
+        else:
+            self.catalogue = sets.of_member(member)
+            self.entry = self.catalogue.get(name)
+            self.records = Records(self.catalogue.directory)
         self.machine = self.entry.manifest['machine']
         self.used = self.entry.manifest.get('disks', [])
         bad = disks.problem(self.used)
@@ -88,12 +100,26 @@ class Loaded:
         self.overlays = fresh.Fresh(
             None, self.entry.name,
             (self.words[0], *(self.machine['command'] or ())[:1]),
-            Records(self.catalogue.directory))
+            self.records)
         line = drives.on(self.words, self.directory, self.used,
                          not self.vm.command, self.overlays.make)
         if not self.vm.command:
             launch.check_nobody_runs(line.words, line.changed)
         return launch.Qemu(line.words, self.directory)
+
+    def _check_waiting(self):
+        if self.vm.waiting and endpoint(self.vm.waiting)[1]:
+            raise MigrateError(
+                f'{self.vm.name}: a QEMU that waits and has its QMP socket at '
+                'a port may be on another host, where the server would not '
+                'find it: give the path of a socket, or no "waiting"')
+
+    def _load(self):
+        if self.at:
+            servers.load(self.at, self.qemu, self.allow_plain)
+            return
+        with self._file() as path:
+            load(self.qemu, path)
 
     def load(self):
         """In a thread."""
@@ -101,8 +127,7 @@ class Loaded:
             qemu = self._qemu()
             qemu.__enter__()
             self.qemu = qemu
-            with self._file() as path:
-                load(self.qemu, path)
+            self._load()
         except (MigrateError, OSError) as e:
             raise MigrateError(f'{self.vm.name}: {e}') from None
 
@@ -153,7 +178,8 @@ def _restore(sets, entry, args, configured):
             vm = configured.get(member['name']) or config.Vm(
                 member['name'], domain=member.get('domain'),
                 connect=member.get('connect'))
-            vms.append(Loaded(sets.of_member(member), entry.name, vm))
+            vms.append(Loaded(sets, entry.name, member, vm,
+                              args.allow_plain))
         _load_all(vms)
         loaded = time.monotonic()
         for vm in vms:

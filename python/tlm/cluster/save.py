@@ -9,16 +9,19 @@ import signal
 import sys
 
 from ..errors import MigrateError
+from ..memserver import client
 from ..progress import Display
 from ..units import Bad, checkpoint_name
 from . import config, text
+from .atserver import AtServer
 from .coordinator import Coordinator
-from .member import Member
 from .recover import recover
 from .sets import Sets
+from .tofile import ToFile
 
-# A socket and a lock each, and what Python has
-FILES_PER_VM, FILES = 3, 64
+# A socket and a lock each, or a socket and the pipes of a program that speaks
+# to a server; and what Python has
+FILES_PER_VM, FILES = 5, 64
 WINDOW_MS = 500
 
 
@@ -41,6 +44,29 @@ def _settings(args):
     return params, {k: v for k, v in wanted.items() if v is not None}
 
 
+def _members(sets, vms, args, params, longest, troubles):
+    if args.server:
+        # Each begins with another server
+        tls, turns = client.tls_of(args), len(args.server)
+        return [AtServer(vm, args.server[i % turns:] +
+                         args.server[:i % turns], tls, params)
+                for i, vm in enumerate(vms)]
+    for vm in vms:
+        sets.make_directory(vm)
+    return [ToFile(vm, sets.directory, params, longest, troubles)
+            for vm in vms]
+
+
+def check(parser, args):
+    """Wrong usage ends the program."""
+    if args.tls and not args.server:
+        parser.error('--tls is for --server')
+    if args.server and args.incremental:
+        parser.error('--incremental is not for --server yet: each set at '
+                     'servers is whole')
+    client.check(parser, args)
+
+
 async def save(sets, vms, args, name, display, longest=None):
     """Returns the set's manifest.  @name: None for one that says the time;
     @longest: as of Member."""
@@ -51,13 +77,9 @@ async def save(sets, vms, args, name, display, longest=None):
         for left, why in troubles.items():
             print(f'{left}: left over: {why}', file=sys.stderr)
         name = sets.new_name(name)
-        for vm in vms:
-            sets.make_directory(vm)
-        members = [Member(vm, sets.directory, params, longest, troubles)
-                   for vm in vms]
+        members = _members(sets, vms, args, params, longest, troubles)
         for member in members:
-            locks.enter_context(member.catalogue.locked())
-            member.catalogue.new_name(name)
+            locks.enter_context(member.reserved(name))
         coordinator = Coordinator(
             sets, members, args.window or WINDOW_MS, arguments,
             lambda step: display.show(step, None, []), args.buffer_packets)
@@ -74,6 +96,7 @@ def interrupted_by_sigterm():
 def main(parser, words):
     """Returns the exit status."""
     args = parser.parse_intermixed_args(words)
+    check(parser, args)
     out = sys.stderr if args.json else sys.stdout
 
     async def run():

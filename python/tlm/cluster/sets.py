@@ -8,7 +8,8 @@
                     directory may be elsewhere
 
 The manifest names the members with the checksum of their manifests, which
-have those of the files.  So a set is whole, or is told of as not whole.
+have those of the files; or with the memory servers that have their
+checkpoints, and when these were made (servers.py).  So a set is whole, or is told of as not whole.
 """
 
 import contextlib
@@ -17,20 +18,31 @@ import os
 from ..checkpoint import chain, durable, manifest
 from ..checkpoint.catalogue import MANIFEST, PART, Catalogue, Entry
 from ..errors import MigrateError
-from . import journal
+from . import journal, servers
 
 LOG = '.log'
 
 
 def _check(content):
     for member in content['members']:
-        if not all(isinstance(member[key], str)
-                   for key in ('name', 'dir', 'checksum')):
+        at = member.get('server')
+        if not all(isinstance(value, str) for value in (
+                [member['name'], *(at[key] for key in servers.NAMED)] if at
+                else [member[key] for key in ('name', 'dir', 'checksum')])):
             raise ValueError('a member is not named')
 
 
 class Sets(Catalogue):
     TOOL, WHAT = 'tlm cluster', 'set'
+    seen = None                 # of servers, for one look at the sets
+
+    def entries(self):
+        self.seen = servers.Seen()
+        return super().entries()
+
+    def get(self, name):
+        self.seen = servers.Seen()
+        return super().get(name)
 
     def _entry(self, name):
         try:
@@ -45,12 +57,15 @@ class Sets(Catalogue):
         return Entry(name, content)
 
     def of_member(self, member):
-        """The catalogue where its checkpoints are."""
+        """The catalogue where its checkpoints are, if they are files."""
         return Catalogue(os.path.join(self.directory, member['dir']))
 
     def missing(self, name, member):
         """Why a set does not have this member, as far as it is seen without
         reading files; None: it has."""
+        if 'server' in member:
+            self.seen = self.seen or servers.Seen()
+            return self.seen.missing(member['server'])
         try:
             entry = self.of_member(member).get(name)
         except MigrateError as e:
@@ -108,7 +123,7 @@ class Sets(Catalogue):
         the checkpoint of one VM all of a set stay, and what these need."""
         members = {os.path.join(self.directory, m['dir'])
                    for name in old for m in self._entry(name).manifest
-                   ['members']}
+                   ['members'] if 'dir' in m}
         catalogues = [Catalogue(d) for d in members if os.path.isdir(d)]
         entries = [(c, e) for c in catalogues for e in c.entries()
                    if not e.problem]
@@ -127,7 +142,7 @@ class Sets(Catalogue):
         if content is None:
             raise MigrateError(f'{name}: its manifest cannot be read')
         for member in content['members']:
-            if os.path.isdir(os.path.join(self.directory, member['dir'])) \
+            if 'dir' in member and os.path.isdir(os.path.join(self.directory, member['dir'])) \
                     and chain.in_need(self.of_member(member), {name}):
                 raise MigrateError(
                     f"{name}: in {member['dir']} an incremental checkpoint "
@@ -144,6 +159,10 @@ class Sets(Catalogue):
     def remove_members(self, name, set_id, members):
         """What there is of them; only what belongs to this set."""
         for member in members:
+            if 'server' in member:
+                servers.clear(member['server'])
+            if 'dir' not in member:
+                continue            # none, or nobody was asked to keep one
             with contextlib.suppress(FileNotFoundError):
                 self._remove_member(name, set_id, member)
 

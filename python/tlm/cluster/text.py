@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A set in words, from its manifest."""
 
-from ..figures import duration
+from ..figures import duration, size
 
 
 def us(value):
@@ -41,7 +41,9 @@ def shown(content, head=None):
 
 
 def _member(m):
-    return f"  {m['name']:<20} pause {us(m['pause-us']):>8}  {m['dir']}" + (
+    return f"  {m['name']:<20} pause {us(m['pause-us']):>8}  " + (
+        f"at {m['server']['address']}, {size(m['server']['size'])}"
+        if 'server' in m else m['dir']) + (
         f", needs {m['parent']}" if 'parent' in m else '') + (
         f", whole: {m['full-reason']}" if 'full-reason' in m else '') + (
         f", waited for all: {m['gate']}" if 'gate' in m else '')

@@ -10,7 +10,7 @@ from ..errors import MigrateError
 from ..progress import Display
 from ..units import Bad
 from . import config, text
-from .save import interrupted_by_sigterm, save
+from .save import check, interrupted_by_sigterm, save
 from .sets import Sets
 
 
@@ -40,18 +40,26 @@ class Watch:
                   file=self.out, flush=True)
             if self.args.json:
                 print(json.dumps(content), flush=True)
-            if self.args.keep:
-                with self.sets.locked():
-                    removed, _ = self.sets.prune(self.args.keep)
-                for name in removed:
-                    print(f'Removed {name}', file=self.out, flush=True)
         except (MigrateError, OSError) as e:
             print(f'Not saved: {e}', file=sys.stderr, flush=True)
+            return
+        try:
+            if self.args.keep:
+                self._prune()
+        except (MigrateError, OSError) as e:
+            print(f'Not removed: {e}', file=sys.stderr, flush=True)
+
+    def _prune(self):
+        with self.sets.locked():
+            removed, _ = self.sets.prune(self.args.keep)
+        for name in removed:
+            print(f'Removed {name}', file=self.out, flush=True)
 
 
 def main(parser, words):
     """Returns the exit status."""
     args = parser.parse_args(words)
+    check(parser, args)
     try:
         asyncio.run(Watch(Sets(args.dir), config.to_save(args), args).run())
     except Bad as e:
