@@ -2,7 +2,8 @@
  * Fuzzer: what another server of a set says, up to the merge and to the pages
  * that are dropped
  *
- * The first byte says whether it is the head, or a part.
+ * The first byte says whether it is the head, or a part; or that a piece
+ * follows.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -12,9 +13,12 @@
 #include "fuzz.h"
 #include "merge.h"
 #include "peer-proto.h"
+#include "piece.h"
 #include "ranks.h"
 
 #define PARTS 3
+#define A_PIECE 0xfd
+#define MAX_RAM (1ull << 30)
 
 /* As the head has it while it reads a part, or a part while it reads it. */
 typedef struct Set {
@@ -105,12 +109,31 @@ static void begin_as_head(Set *s)
     merge_add(s->merge, 2, 0, 50, 80, 1, NULL);
 }
 
+/* What comes before the pages of a piece (piece.h) */
+static void feed_piece(const uint8_t *data, size_t size)
+{
+    uint64_t rest = size > PIECE_HEAD_SIZE ? piece_head(data, NULL) : 0;
+    g_autoptr(Layout) layout = NULL;
+    GByteArray *state = NULL;
+
+    if (rest && rest <= size - PIECE_HEAD_SIZE &&
+        piece_parse(data, data + PIECE_HEAD_SIZE, MAX_RAM, &layout, &state,
+                    NULL)) {
+        g_assert(layout->total <= MAX_RAM);
+        g_byte_array_unref(state);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     Set s = { 0 };
     PeerParser *p;
     PeerHello h;
 
+    if (size && data[0] == A_PIECE) {
+        feed_piece(data + 1, size - 1);
+        return 0;
+    }
     if (size > PEER_HELLO_SIZE && peer_get_hello(data + 1, &h, NULL)) {
         g_assert(part_is_possible(h.set, h.part, h.parts));
         data += PEER_HELLO_SIZE;

@@ -9,6 +9,8 @@
 
 import os
 import random
+import re
+import threading
 import unittest
 
 from test_memserver_command import TCP
@@ -16,6 +18,20 @@ from test_memserver_parts import PartsCase
 from tlmtest.vm import wait_until
 
 REPEAT = int(os.environ.get('TLM_REPEAT', '1'))
+
+
+def flip_byte(pid):
+    """In the first page of a server's one VM: its slab is the largest of its
+    mappings."""
+    with open(f'/proc/{pid}/maps', encoding='ascii') as f:
+        maps = [[int(x, 16) for x in re.match(r'(\w+)-(\w+)', line).groups()]
+                for line in f if ' rw-p ' in line]
+    start = max(maps, key=lambda m: m[1] - m[0])[0]
+    with open(f'/proc/{pid}/mem', 'r+b', buffering=0) as f:
+        f.seek(start)
+        byte = f.read(1)[0]
+        f.seek(start)
+        f.write(bytes([byte ^ 1]))
 
 
 class Protected(PartsCase):
@@ -45,6 +61,8 @@ class Protected(PartsCase):
                 self.assertEqual(content['parts'],
                                  [s.address for s in servers[:3]])
                 self.assertEqual(content['parity'], [servers[3].address])
+                self.assertGreater(content['total-ms'],
+                                   content['protected-ms'])
                 servers[lost].kill()
                 self.assert_restored(servers, src)
                 src.close()
@@ -95,6 +113,39 @@ class Protected(PartsCase):
         self.assertIn('no level protected: 0 of 1', run.stderr)
         self.assert_nothing_there(servers[:2])
         self.assert_runs_on(self.guest, src)
+
+    def test_killed_at_random(self):
+        """Any server, at any moment of a save: it is saved, or it is not and
+        nothing is left; and what is saved is restored."""
+        for n in range(REPEAT):
+            lost, after = random.randrange(4), random.random() * (n and 2)
+            with self.sub(lost=lost, after=after):
+                self.setUp()
+                servers = self.servers(4)
+                src = self.source(stopped=True)
+                killer = threading.Timer(after, servers[lost].kill)
+                killer.start()
+                run = self.tool(*self.saving(
+                    self.all(servers), 'one', '--level', 'protected'))
+                killer.join()
+                if run.returncode:
+                    self.assertEqual(run.returncode, 1, run.stderr)
+                    self.assert_nothing_there(
+                        [s for s in servers if s is not servers[lost]])
+                else:
+                    self.assert_restored(servers, src)
+                src.close()
+
+    def test_damaged(self):
+        """A byte of a part has changed in its server's memory: it is not used
+        to make another part."""
+        servers = self.servers(3)
+        src = self.source(stopped=True)
+        self.protect(servers, 'one')
+        flip_byte(servers[1].process.pid)
+        servers[0].kill()
+        self.refused(servers, 'part 1 at its server is damaged')
+        src.close()
 
     def test_restored_again(self):
         """What was made again is a part as any other."""

@@ -110,6 +110,7 @@ class ServerSaver:
             receivers.wait()
             shown = [s('show', vm=called, name=name)
                      for s in receivers.servers]
+            there = time.monotonic()
             parities = self._protect(receivers, shown, display, signals)
             return {'name': name, 'created': shown[0]['created'],
                     'server': server.address, 'vm': called,
@@ -117,7 +118,9 @@ class ServerSaver:
                                            signals),
                     **({'set': receivers.set, 'parts': addresses}
                        if receivers.set else {}),
-                    **({'parity': parities} if parities else {}),
+                    **({'parity': parities, 'protected-ms': round(
+                        1000 * (time.monotonic() - there))}
+                       if parities else {}),
                     'level': self.level, 'size': sum(map(bytes_of, shown)),
                     'machine': known, **content,
                     'total-ms': round(1000 * (time.monotonic() - start))}
