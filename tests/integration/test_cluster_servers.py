@@ -288,6 +288,39 @@ class Trouble(ServersCase):
         with self.assertRaisesRegex(VmError, 'not whole'):
             self.cluster.restore('one')
 
+    def test_watched(self):
+        """Old sets go from the servers too."""
+        self.start()
+        p = subprocess.Popen(
+            self.cluster.saving('watch', *self.options, '--every', '1s',
+                                '--keep', '2', '--json'),
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.addCleanup(p.stdout.close)
+        self.addCleanup(p.kill)
+        names = [json.loads(p.stdout.readline())['name'] for _ in range(3)]
+        p.send_signal(signal.SIGTERM)
+        more, _ = p.communicate(timeout=180)
+        self.assertEqual(p.returncode, 0)
+        names += [json.loads(line)['name'] for line in more.splitlines()]
+        self.prune(2)           # it may have ended before it did that
+        self.assert_all_well(tuple(names[-2:]))
+
+    def test_into_waiting_qemus(self):
+        self.start()
+        self.cluster.kill()
+        path = os.path.join(self.cluster.sockets, 'waiting.toml')
+        vms = [self.start_destination(
+            guest, extra=('-qmp', f'unix:{self.cluster.socket(i)},server=on,'
+                          'wait=off'))
+               for i, guest in enumerate(self.cluster.guests)]
+        with open(path, 'w', encoding='utf-8') as f:
+            f.writelines(f'[vm.vm{i}]\nwaiting = "{self.cluster.socket(i)}"\n'
+                         for i in range(2))
+        self.cluster.run(self.cluster.words('restore', '--config', path,
+                                            'old'))
+        for guest, vm in zip(self.cluster.guests, vms, strict=True):
+            self.assert_guest_well(guest, vm)
+
 
 if __name__ == '__main__':
     unittest.main()
