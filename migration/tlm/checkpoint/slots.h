@@ -10,7 +10,7 @@
 #ifndef TLM_SLOTS_H
 #define TLM_SLOTS_H
 
-#include "exec/ramblock.h"
+#include "../qemu-compat.h"
 
 typedef struct TlmSlots TlmSlots;
 
