@@ -12,6 +12,7 @@
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "internal.h"
+#include "postcopy.h"
 #include "tlm.h"
 
 /*
@@ -29,7 +30,6 @@ bool migrate_tlm(void)
 bool tlm_check_caps(const bool *caps, Error **errp)
 {
     static const MigrationCapability excluded[] = {
-        MIGRATION_CAPABILITY_POSTCOPY_RAM,
         MIGRATION_CAPABILITY_XBZRLE,
         MIGRATION_CAPABILITY_AUTO_CONVERGE,
         MIGRATION_CAPABILITY_DIRTY_LIMIT,
@@ -41,6 +41,13 @@ bool tlm_check_caps(const bool *caps, Error **errp)
 
     if (!caps[MIGRATION_CAPABILITY_TLM]) {
         return true;
+    }
+    if (caps[MIGRATION_CAPABILITY_POSTCOPY_RAM] && !TLM_HAS_POSTCOPY) {
+        error_setg(errp, "Capability 'tlm' is not compatible with "
+                   "'postcopy-ram' in this QEMU: multifd and post-copy go "
+                   "together from QEMU 10.1 on, at both sides; turn one of "
+                   "them off");
+        return false;
     }
     for (unsigned i = 0; i < ARRAY_SIZE(excluded); i++) {
         if (caps[excluded[i]]) {
@@ -87,6 +94,9 @@ bool tlm_check(const MigrationAddress *addr, Error **errp)
     }
     /* Capabilities come in any order; only now all of them are known */
     if (!tlm_check_caps(s->capabilities, errp)) {
+        return false;
+    }
+    if (!tlm_postcopy_check(errp)) {
         return false;
     }
     if (!migrate_multifd()) {

@@ -117,6 +117,14 @@ static void show_downtime(Monitor *mon, const MigrationTlmDowntime *d)
     }
 }
 
+static void show_postcopy(Monitor *mon, const MigrationTlmPostcopy *p)
+{
+    monitor_printf(mon, "tlm postcopy: %" PRIu64 " of %" PRIu64 " kbytes "
+                   "remaining after %" PRIu64 " ms, %" PRIu64 " requests, "
+                   "downtime %" PRIu64 " us\n", p->remaining >> 10,
+                   p->owed >> 10, p->time, p->requests, p->downtime);
+}
+
 static void show_text(Monitor *mon, const char *what, const char *text)
 {
     if (text) {
@@ -171,6 +179,9 @@ void tlm_hmp_info(Monitor *mon, const MigrationTlmInfo *t)
     }
     if (t->downtime) {
         show_downtime(mon, t->downtime);
+    }
+    if (t->postcopy) {
+        show_postcopy(mon, t->postcopy);
     }
     if (t->checkpoint) {
         show_checkpoint(mon, t->checkpoint, t->ram);

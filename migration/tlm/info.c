@@ -11,6 +11,7 @@
 #include "decision.h"
 #include "internal.h"
 #include "placement.h"
+#include "postcopy.h"
 #include "throttle.h"
 #include "tlm.h"
 
@@ -36,6 +37,22 @@ static uint64_t part_us(const TlmMigration *m, const MigrationState *s,
     return *at_us - from_us;
 }
 
+static uint64_t us_between(const TlmMigration *m, TlmMark from, TlmMark to)
+{
+    return MAX(m->mark_ns[to] - m->mark_ns[from], 0) / SCALE_US;
+}
+
+/* QEMU says nothing between the stop of the guest and the switchover */
+static void postcopy_downtime(const TlmMigration *m, MigrationTlmDowntime *d)
+{
+    uint64_t stop = us_between(m, TLM_MARK_STOPPING, TLM_MARK_SWITCHOVER);
+
+    *(migrate_pause_before_switchover() ? &d->hold : &d->vm_stop) = stop;
+    d->sync = us_between(m, TLM_MARK_SWITCHOVER, TLM_MARK_SYNCED);
+    d->switchover = tlm_postcopy_downtime_us(m);
+    d->switchover -= MIN(stop + d->sync, d->switchover);
+}
+
 /* Its parts add up to the downtime that QEMU itself reports */
 static MigrationTlmDowntime *downtime(const TlmMigration *m,
                                       const MigrationState *s)
@@ -43,6 +60,10 @@ static MigrationTlmDowntime *downtime(const TlmMigration *m,
     MigrationTlmDowntime *d = g_new0(MigrationTlmDowntime, 1);
     int64_t at_us = 0;
 
+    if (m->mark_ns[TLM_MARK_POSTCOPY]) {
+        postcopy_downtime(m, d);
+        return d;
+    }
     d->vm_stop = part_us(m, s, &at_us, TLM_MARK_STOPPED);
     if (m->mark_ns[TLM_MARK_RESUMED]) {
         /* A checkpoint: what is sent comes after the pause */
@@ -84,8 +105,9 @@ static int64_t lost_ns(const TlmMigration *m, const MigrationState *s,
 {
     int64_t lost_ns = tlm_throttle_paused_ns() + tlm_placement_lost_ns();
     int64_t begin_ns = stop_ns(m, s);
-    /* After a checkpoint's pause the guest goes on */
-    int64_t end_ns = m->mark_ns[TLM_MARK_RESUMED] ?: now_ns;
+    /* After a checkpoint's pause, and in post-copy, the guest goes on */
+    int64_t end_ns = m->mark_ns[TLM_MARK_RESUMED] ?:
+                     m->mark_ns[TLM_MARK_TAKEN_OVER] ?: now_ns;
 
     return begin_ns ? lost_ns + MAX(0, end_ns - begin_ns) : lost_ns;
 }
@@ -141,14 +163,36 @@ static void show_stop(const TlmMigration *m, const MigrationState *s,
                   now_ns / SCALE_MS - s->downtime_start + f->eta;
 }
 
+/* Post-copy sends what it owes once, so its end is known.  BQL held. */
+static void show_postcopy(const TlmMigration *m, const TlmEngineCounters *c,
+                          MigrationTlmInfo *t, int64_t elapsed_ms)
+{
+    MigrationTlmForecast *f = t->prediction;
+    const MigrationTlmPostcopy *p = t->postcopy;
+    double done = p->owed - p->remaining;
+    double total = tlm_bytes(m, c->total);
+
+    t->progress = MAX(t->progress, 100 * (1 - p->remaining / MAX(total, 1)));
+    if (done > 0) {
+        f->eta = p->remaining / done * p->time;
+    }
+    f->total = elapsed_ms + f->eta;
+    if (p->downtime) {
+        f->downtime = p->downtime / (SCALE_MS / SCALE_US);
+    }
+}
+
 /* The clock goes on in every state, whoever is waited for */
 static void show_underway(const TlmMigration *m, const MigrationState *s,
-                          MigrationTlmInfo *t, int64_t now_ns)
+                          const TlmEngineCounters *c, MigrationTlmInfo *t,
+                          int64_t now_ns)
 {
     int64_t elapsed_ms = (now_ns - m->mark_ns[TLM_MARK_START]) / SCALE_MS;
     MigrationTlmBound *bound = t->bound;
 
-    if (m->mark_ns[TLM_MARK_STOPPED]) {
+    if (t->postcopy) {
+        show_postcopy(m, c, t, elapsed_ms);
+    } else if (m->mark_ns[TLM_MARK_STOPPED]) {
         show_stop(m, s, t, now_ns);
     } else {
         show_live(m, t->prediction, elapsed_ms,
@@ -290,12 +334,13 @@ MigrationTlmInfo *tlm_info(TlmMigration *m)
     t->guest = guest(m, s, now_ns);
     t->epochs = epochs(m, &c);
     t->overcommit = tlm_placement_info();
+    t->postcopy = tlm_postcopy_info(m, now_ns);
     /* The status is "completed" a moment before we are told */
     if (m->mark_ns[TLM_MARK_END] ||
         s->state == MIGRATION_STATUS_COMPLETED) {
         show_end(m, s, t);
     } else {
-        show_underway(m, s, t, now_ns);
+        show_underway(m, s, &c, t, now_ns);
     }
     if (m->mark_ns[TLM_MARK_RESUMED]) {
         if (!t->downtime) {

@@ -34,6 +34,8 @@ typedef enum TlmMark {
     TLM_MARK_DEVICE,            /* the device state has been sent */
     TLM_MARK_DISKS,             /* of a checkpoint: they go on in overlays */
     TLM_MARK_RESUMED,           /* of a checkpoint: the guest goes on */
+    TLM_MARK_POSTCOPY,          /* post-copy: the guest is handed over */
+    TLM_MARK_TAKEN_OVER,        /* ... and the destination has it */
     TLM_MARK_END,
     TLM_MARKS
 } TlmMark;
@@ -50,6 +52,7 @@ typedef struct TlmMigration {
 
     /* Coordinator */
     bool switchover_due;
+    bool postcopy_due;
     unsigned bound_doubts;      /* epochs in a row that think differently */
     uint64_t stopped_pages;     /* sent when the guest was stopped */
     uint64_t begin_zero_pages;  /* when the epoch began */
@@ -66,6 +69,8 @@ typedef struct TlmMigration {
     MigrationTlmStage stage;
     bool switchover_requested;
     bool bound_lost;            /* said to be out of reach */
+    uint64_t postcopy_bytes;    /* owed when post-copy began */
+    uint64_t postcopy_sent;     /* on the wire then */
     bool valid;                 /* there is something to show */
     TlmPlanDecision plan;
     int64_t plan_ns;            /* when that was decided */
@@ -83,6 +88,8 @@ static inline uint64_t tlm_bytes(const TlmMigration *m, uint64_t pages)
     return pages << m->ram.page_bits;
 }
 
+/* tlm.c: as tlm_running(), but in post-copy as well */
+bool tlm_under_way(void);
 /* stage.c */
 void tlm_mark(TlmMigration *m, TlmMark mark);
 void tlm_set_stage(TlmMigration *m, MigrationTlmStage stage);

@@ -16,7 +16,9 @@
 #include "monitor/monitor.h"
 #include "migration/migration.h"
 #include "migration/options.h"
+#include "internal.h"
 #include "placement.h"
+#include "qemu-compat.h"
 #include "tlm.h"
 
 #define EPOCH_MIN_MS 20
@@ -51,10 +53,37 @@ void tlm_params_free(MigrationTlmParameters *params)
     g_free(params->tlm_cgroup);
 }
 
+/* tlm_check() looks at the capability, unless it is too late for that */
+static bool check_postcopy(const MigrationParameters *params, Error **errp)
+{
+    bool converge = params->has_tlm_converge &&
+        params->tlm_converge == MIGRATION_TLM_CONVERGE_POSTCOPY;
+    bool action = params->has_tlm_bound_action &&
+        params->tlm_bound_action == MIGRATION_TLM_BOUND_ACTION_POSTCOPY;
+    const char *name = converge ? "tlm-converge" : "tlm-bound-action";
+
+    if (!converge && !action) {
+        return true;
+    }
+    if (!TLM_HAS_POSTCOPY) {
+        error_setg(errp, "Parameter '%s' cannot be 'postcopy' in this QEMU: "
+                   "multifd and post-copy go together from QEMU 10.1 on, at "
+                   "both sides", name);
+        return false;
+    }
+    if (tlm_under_way() && !migrate_postcopy_ram()) {
+        error_setg(errp, "Parameter '%s' cannot become 'postcopy': this "
+                   "migration was started without capability 'postcopy-ram'",
+                   name);
+        return false;
+    }
+    return true;
+}
+
 bool tlm_params_check(const MigrationParameters *params, Error **errp)
 {
     /* multifd reads its number of channels from here */
-    if (tlm_running() && params->has_multifd_channels &&
+    if (tlm_under_way() && params->has_multifd_channels &&
         params->multifd_channels != migrate_multifd_channels()) {
         error_setg(errp, "Parameter 'multifd-channels' cannot be changed "
                    "during a migration with capability 'tlm'");
@@ -64,6 +93,9 @@ bool tlm_params_check(const MigrationParameters *params, Error **errp)
         params->tlm_time_bound > BOUND_MAX_MS) {
         error_setg(errp, QERR_INVALID_PARAMETER_VALUE, "tlm-time-bound",
                    "0 (no bound) or at most a year, in milliseconds");
+        return false;
+    }
+    if (!check_postcopy(params, errp)) {
         return false;
     }
     if (params->has_tlm_epoch && params->tlm_epoch &&

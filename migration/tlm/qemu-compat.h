@@ -16,4 +16,11 @@
 #include "exec/ramblock.h"
 #endif
 
+/* QEMU 10.1 lets multifd and post-copy go together */
+#if QEMU_VERSION_MAJOR > 10 || QEMU_VERSION_MINOR >= 1
+#define TLM_HAS_POSTCOPY true
+#else
+#define TLM_HAS_POSTCOPY false
+#endif
+
 #endif

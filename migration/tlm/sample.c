@@ -17,6 +17,7 @@
 #include "checkpoint/options.h"
 #include "internal.h"
 #include "placement.h"
+#include "postcopy.h"
 #include "throttle.h"
 #include "tlm.h"
 #include "trace.h"
@@ -98,6 +99,32 @@ void tlm_sample_begin(TlmMigration *m)
     m->begin_paused_ns = tlm_throttle_paused_ns();
 }
 
+static TlmPlanConverge converge(const MigrationParameters *p)
+{
+    if (tlm_is_checkpoint()) {
+        /* What a checkpoint leaves is copied: it need not become less */
+        return TLM_PLAN_CONVERGE_NONE;
+    }
+    if (tlm_postcopy_wanted()) {
+        return TLM_PLAN_CONVERGE_POSTCOPY;
+    }
+    return p->tlm_converge == MIGRATION_TLM_CONVERGE_AUTO ?
+           TLM_PLAN_CONVERGE_AUTO : TLM_PLAN_CONVERGE_NONE;
+}
+
+static TlmPlanBoundAction bound_action(const MigrationParameters *p)
+{
+    switch (p->tlm_bound_action) {
+    case MIGRATION_TLM_BOUND_ACTION_CANCEL:
+        return TLM_PLAN_BOUND_CANCEL;
+    case MIGRATION_TLM_BOUND_ACTION_POSTCOPY:
+        return tlm_is_checkpoint() ? TLM_PLAN_BOUND_COMPLETE
+                                   : TLM_PLAN_BOUND_POSTCOPY;
+    default:
+        return TLM_PLAN_BOUND_COMPLETE;
+    }
+}
+
 void tlm_ask_planner(TlmMigration *m, TlmPlanDecision *decision)
 {
     MigrationState *s = migrate_get_current();
@@ -110,13 +137,9 @@ void tlm_ask_planner(TlmMigration *m, TlmPlanDecision *decision)
         .max_bandwidth = p->max_bandwidth,
         .switchover_bandwidth = p->avail_switchover_bandwidth,
         .epoch_ms = p->tlm_epoch,
-        /* What a checkpoint leaves is copied: it need not become less */
-        .converge = p->tlm_converge == MIGRATION_TLM_CONVERGE_AUTO &&
-                    !tlm_is_checkpoint() ?
-                    TLM_PLAN_CONVERGE_AUTO : TLM_PLAN_CONVERGE_NONE,
-        .bound_action = p->tlm_bound_action ==
-                        MIGRATION_TLM_BOUND_ACTION_CANCEL ?
-                        TLM_PLAN_BOUND_CANCEL : TLM_PLAN_BOUND_COMPLETE,
+        .postcopy_bandwidth = p->max_postcopy_bandwidth,
+        .converge = converge(p),
+        .bound_action = bound_action(p),
         .hold = checkpoint && checkpoint->hold,
         .keep_bytes = tlm_checkpoint_capacity(),
     };

@@ -73,6 +73,24 @@ bool tlm_switchover_due(void)
     return false;
 }
 
+bool tlm_postcopy_due(void)
+{
+    return false;
+}
+
+void tlm_start_postcopy(void)
+{
+}
+
+void tlm_pong(uint32_t value)
+{
+}
+
+bool tlm_ram_hand_over(void)
+{
+    return false;
+}
+
 int tlm_send_rest(QEMUFile *f)
 {
     return 0;

@@ -17,6 +17,13 @@
  *                                            and sends what it finds
  *   ram_save_cleanup   -> tlm_ram_cleanup
  *
+ * Or, if the planner says "post-copy":
+ *
+ *   postcopy_start                           stops the guest
+ *   ram_postcopy_send_discard_bitmap
+ *                      -> tlm_ram_hand_over  the ledger becomes QEMU's bitmap,
+ *                                            all that follows is QEMU's own
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -30,6 +37,7 @@
 #include "system/runstate.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
+#include "migration/misc.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
@@ -38,6 +46,7 @@
 #include "checkpoint/options.h"
 #include "internal.h"
 #include "placement.h"
+#include "postcopy.h"
 #include "throttle.h"
 #include "tlm.h"
 #include "watchdog.h"
@@ -66,9 +75,14 @@ int tlm_checkpoint(MigrationState *s)
     return tlm_checkpoint_complete(&migration, s);
 }
 
-bool tlm_running(void)
+bool tlm_under_way(void)
 {
     return migration.running;
+}
+
+bool tlm_running(void)
+{
+    return migration.running && !migration_in_postcopy();
 }
 
 uint64_t tlm_bytes_remaining(void)
@@ -367,6 +381,9 @@ int tlm_ram_iterate(QEMUFile *f)
         tlm_throttle_end(true);
         m->switchover_due = true;
         break;
+    case TLM_PLAN_POSTCOPY:
+        m->postcopy_due = true;
+        break;
     case TLM_PLAN_CANCEL:
         say_bound_lost(s, &decision);
         ret = -ETIME;
@@ -386,6 +403,63 @@ int tlm_ram_iterate(QEMUFile *f)
 bool tlm_switchover_due(void)
 {
     return migration.switchover_due;
+}
+
+bool tlm_postcopy_due(void)
+{
+    TlmMigration *m = &migration;
+
+    if (!m->postcopy_due ||
+        !tlm_postcopy_settle(m, migrate_get_current()->to_dst_file)) {
+        return false;
+    }
+    tlm_mark(m, TLM_MARK_STOPPING);
+    tlm_throttle_end(true);
+    if (migrate_pause_before_switchover()) {
+        tlm_set_stage(m, MIGRATION_TLM_STAGE_PRE_SWITCHOVER);
+    }
+    return true;
+}
+
+bool tlm_ram_hand_over(void)
+{
+    TlmMigration *m = &migration;
+    uint64_t owed;
+
+    if (!m->running) {
+        return false;
+    }
+    tlm_mark(m, TLM_MARK_SYNCED);
+    tlm_watchdog_commit();
+    m->stopped_pages = ram_get_total_transferred_pages();
+    owed = tlm_engine_hand_over(m->engine);
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        m->postcopy_bytes = tlm_bytes(m, owed);
+        m->postcopy_sent = migration_transferred_bytes();
+    }
+    tlm_mark(m, TLM_MARK_POSTCOPY);
+    tlm_set_stage(m, MIGRATION_TLM_STAGE_POSTCOPY);
+    return true;
+}
+
+void tlm_start_postcopy(void)
+{
+    TlmMigration *m = &migration;
+
+    if (!m->running || !qatomic_read(&migrate_get_current()->start_postcopy)) {
+        return;                 /* it is due at the end of the pass */
+    }
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        m->switchover_requested = true;
+    }
+    tlm_engine_interrupt(m->engine);
+}
+
+void tlm_pong(uint32_t value)
+{
+    if (migration.running) {
+        tlm_postcopy_pong(&migration, value);
+    }
 }
 
 int tlm_send_rest(QEMUFile *f)
@@ -482,6 +556,7 @@ void tlm_cancel(void)
 {
     if (migration.running) {
         tlm_engine_cancel(migration.engine);
+        tlm_postcopy_wake();
     } else {
         tlm_connect_cancel();
     }

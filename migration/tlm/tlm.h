@@ -25,7 +25,8 @@ bool migrate_tlm(void);
 
 /*
  * A TLM migration is running: from the end of ram_save_setup() to
- * ram_save_cleanup().  False for savevm, COLO and background snapshots, even
+ * ram_save_cleanup(), but for post-copy, which is QEMU's own.  False for
+ * savevm, COLO and background snapshots, even
  * with the capability on.
  */
 bool tlm_running(void);
@@ -48,6 +49,12 @@ void tlm_ram_setup(void);
 int tlm_ram_iterate(QEMUFile *f);
 /* Bytes owed, for ram.remaining: never more than there are; no locks */
 uint64_t tlm_bytes_remaining(void);
+/*
+ * Called by ram.c when post-copy begins; BQL held, VM stopped, the dirty log
+ * has been read.  What is owed is put into QEMU's own bitmaps, discarded
+ * (virtio-mem) pages too.  False: this is no migration by TLM.
+ */
+bool tlm_ram_hand_over(void);
 /* All of RAM is queued; BQL held */
 void tlm_ram_completed(void);
 void tlm_ram_cleanup(void);
@@ -57,6 +64,15 @@ void tlm_free_page_hint(RAMBlock *rb, unsigned long start,
 
 /* Called by migration.c */
 bool tlm_switchover_due(void);
+/*
+ * Is post-copy to begin?  Called by the migration thread between two sections,
+ * no locks; waits for a moment, with the guest running.
+ */
+bool tlm_postcopy_due(void);
+/* "migrate-start-postcopy"; BQL held, before QEMU takes note of it */
+void tlm_start_postcopy(void);
+/* The destination has answered a ping; return path thread */
+void tlm_pong(uint32_t value);
 /*
  * The guest has just been stopped, and its images are still active: sends
  * the rest of RAM.  BQL held; dropped meanwhile.  0 or a negative errno.

@@ -218,6 +218,14 @@ unsigned long tlm_engine_forget_clean(TlmEngine *e, unsigned block,
 /* All pages are sent, @rest of them with the guest stopped */
 void tlm_engine_completed(TlmEngine *e, uint64_t rest);
 
+/*
+ * Somebody else sends all that is owed, what was skipped included, and takes
+ * it from the dirty bitmaps.  The guest is stopped and the log has been read
+ * into them.  Coordinator, between two epochs; there is none afterwards.
+ * Returns how many pages it is.
+ */
+uint64_t tlm_engine_hand_over(TlmEngine *e);
+
 /* Of a block, until tlm_engine_stop() */
 unsigned long tlm_engine_block_pages(const TlmEngine *e, unsigned block);
 

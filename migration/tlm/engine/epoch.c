@@ -339,6 +339,7 @@ void tlm_engine_sample(TlmEngine *e, int64_t now_ns, TlmPlanSample *sample)
     /* How long ago a page that is called hot was written to, at most */
     sample->hot_ns = now_ns - MAX(e->aged_before_ns, e->first_ns);
     sample->dirtied_bytes = e->counts.fresh << bits;
+    sample->skipped_bytes = stat64_get(&e->forgotten_pages) << bits;
     sample->sent_bytes = e->c.sink_ops->sent(e->c.sink) - e->begin_bytes;
     sample->sent_pages_bytes = (pages_sent(e) - e->begin_pages) << bits;
     sample->queued_bytes = e->c.sink_ops->queued(e->c.sink);

@@ -66,6 +66,30 @@ void tlm_ledger_block_destroy(TlmLedgerBlock *b)
     g_clear_pointer(&b->armed, g_free);
 }
 
+uint64_t tlm_ledger_revive(TlmLedgerBlock *b)
+{
+    uint64_t num = 0;
+
+    for (unsigned long w = 0; w < WORDS(b->pages); w++) {
+        unsigned long forgotten = b->settled[w] & ~b->unsent[w] &
+                                  ~b->dirty[w] & word_mask(b, w);
+
+        b->settled[w] &= ~forgotten;
+        b->unsent[w] |= forgotten;
+        num += __builtin_popcountl(forgotten);
+    }
+    return num;
+}
+
+void tlm_ledger_give_back(TlmLedgerBlock *b)
+{
+    for (unsigned long w = 0; w < WORDS(b->pages); w++) {
+        b->dirty[w] = (b->dirty[w] | b->unsent[w]) & word_mask(b, w);
+        b->unsent[w] = 0;
+        b->settled[w] = 0;
+    }
+}
+
 uint64_t tlm_ledger_owed(const TlmLedgerBlock *b)
 {
     uint64_t num = 0;
@@ -184,6 +208,45 @@ unsigned long tlm_ledger_next(const TlmLedgerBlock *b, TlmTake what,
     end = MIN(end, b->pages);
     *start = find(b, what, *start, end, true);
     return *start < end ? find(b, what, *start, end, false) - *start : 0;
+}
+
+uint64_t tlm_ledger_runs(const TlmLedgerBlock *b)
+{
+    uint64_t num = 0;
+    unsigned long page = 0, len;
+
+    while ((len = tlm_ledger_next(b, TLM_TAKE_ALL, &page, b->pages))) {
+        page += len;
+        num++;
+    }
+    return num;
+}
+
+/* Pages from @start to before @end are neither dirty nor unsent */
+static void owe(TlmLedgerBlock *b, unsigned long start, unsigned long end)
+{
+    for (unsigned long page = start; page < end; page++) {
+        unsigned long bit = 1UL << (page % WORD_BITS);
+
+        b->settled[page / WORD_BITS] &= ~bit;
+        b->unsent[page / WORD_BITS] |= bit;
+    }
+}
+
+uint64_t tlm_ledger_fill_gaps(TlmLedgerBlock *b, unsigned long gap)
+{
+    uint64_t num = 0;
+    unsigned long page = 0, end = 0, len;
+
+    while ((len = tlm_ledger_next(b, TLM_TAKE_ALL, &page, b->pages))) {
+        if (end && page - end <= gap) {
+            owe(b, end, page);
+            num += page - end;
+        }
+        end = page + len;
+        page = end;
+    }
+    return num;
 }
 
 unsigned tlm_ledger_take(TlmLedgerBlock *b, TlmTake what,

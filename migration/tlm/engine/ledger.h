@@ -98,6 +98,25 @@ void tlm_ledger_before_sync(TlmLedgerBlock *b);
 void tlm_ledger_after_sync(TlmLedgerBlock *b, bool age,
                            TlmLedgerCounts *counts);
 
+/*
+ * What was forgotten is owed again, as unsent.  Returns how many pages.  A
+ * destination that runs the guest asks for a page that it has never got, and
+ * waits for it.
+ */
+uint64_t tlm_ledger_revive(TlmLedgerBlock *b);
+/* How many runs of owed pages there are */
+uint64_t tlm_ledger_runs(const TlmLedgerBlock *b);
+/*
+ * Pages between two owed ones become owed, too, where there are @gap of them at
+ * most: fewer runs, more pages.  Returns how many pages.
+ */
+uint64_t tlm_ledger_fill_gaps(TlmLedgerBlock *b, unsigned long gap);
+/*
+ * All that is owed becomes dirty, and nothing is unsent: whoever owns the
+ * bitmap sends it.
+ */
+void tlm_ledger_give_back(TlmLedgerBlock *b);
+
 unsigned long tlm_ledger_chunks(const TlmLedgerBlock *b);
 bool tlm_ledger_chunk_armed(const TlmLedgerBlock *b, unsigned long chunk);
 /* Does the chunk hold dirty pages, i.e. must its log be cleared? */

@@ -16,6 +16,7 @@
 #include "migration/migration.h"
 #include "estimate.h"
 #include "../planner/planner.h"
+#include "../qemu-compat.h"
 
 #define WINDOW_DEFAULT_MS 1000
 #define WINDOW_MIN_MS 100
@@ -106,6 +107,11 @@ static MigrationTlmPrediction *predict(const TlmEstimateResult *r,
                                        uint64_t downtime_limit,
                                        MigrationTlmConverge converge)
 {
+    static const TlmPlanConverge ways[] = {
+        [MIGRATION_TLM_CONVERGE_NONE] = TLM_PLAN_CONVERGE_NONE,
+        [MIGRATION_TLM_CONVERGE_AUTO] = TLM_PLAN_CONVERGE_AUTO,
+        [MIGRATION_TLM_CONVERGE_POSTCOPY] = TLM_PLAN_CONVERGE_POSTCOPY,
+    };
     const MigrationParameters *mp = &migrate_get_current()->parameters;
     MigrationTlmPrediction *p = g_new0(MigrationTlmPrediction, 1);
     TlmPlanParams params = {
@@ -116,9 +122,11 @@ static MigrationTlmPrediction *predict(const TlmEstimateResult *r,
                          MIN(mp->max_bandwidth, bandwidth) : bandwidth,
         .switchover_bandwidth = mp->avail_switchover_bandwidth ?: bandwidth,
         .epoch_ms = mp->tlm_epoch,
-        .converge = converge == MIGRATION_TLM_CONVERGE_AUTO ?
-                    TLM_PLAN_CONVERGE_AUTO : TLM_PLAN_CONVERGE_NONE,
-        .bound_action = TLM_PLAN_BOUND_COMPLETE,
+        .postcopy_bandwidth = mp->max_postcopy_bandwidth,
+        .converge = ways[converge],
+        .bound_action = mp->tlm_bound_action ==
+                        MIGRATION_TLM_BOUND_ACTION_POSTCOPY ?
+                        TLM_PLAN_BOUND_POSTCOPY : TLM_PLAN_BOUND_COMPLETE,
     };
     TlmPlanEstimate estimate = {
         .total_bytes = r->total_bytes,
@@ -186,6 +194,9 @@ MigrationTlmEstimate *qmp_query_tlm_estimate(bool has_bandwidth,
                                         : mp->downtime_limit;
     e->has_predictions = true;
     for (int c = MIGRATION_TLM_CONVERGE__MAX - 1; c >= 0; c--) {
+        if (c == MIGRATION_TLM_CONVERGE_POSTCOPY && !TLM_HAS_POSTCOPY) {
+            continue;
+        }
         QAPI_LIST_PREPEND(e->predictions,
                           predict(&r, bandwidth, time_bound, downtime_limit,
                                   c));

@@ -262,6 +262,54 @@ static TlmBoundCall last_moment(const TlmPlanView *v, const Reckoning *r,
     return TLM_BOUND_NO_SAY;
 }
 
+/*
+ * Is this the last moment for post-copy?  All of RAM must be there when the
+ * bound passes.  Post-copy sends no page twice, so its end is known, whatever
+ * the guest does.
+ */
+static bool postcopy_due(const TlmPlanView *v, double *epoch)
+{
+    double slack = v->now.bound - v->now.clock - v->stop.postcopy;
+    double useful = MIN(v->guest.yield_least, 1) * v->link.live;
+    double loss = 1 - ratio(useful, tlm_view_postcopy_rate(v));
+
+    if (v->link.dead || v->stop.postcopy >= FOREVER ||
+        !(v->link.trusted || v->now.mtx_done || slack < -v->now.bound)) {
+        return false;           /* nothing is known yet */
+    }
+    if (loss <= LOSS_MIN || slack > *epoch * loss + LAST_EPOCH_LATE) {
+        return false;
+    }
+    if (slack > EPOCH_MIN * loss + LAST_EPOCH_LATE) {
+        *epoch = tlm_plan_epoch_shorten(&v->now, *epoch,
+                                        (slack - LAST_EPOCH_LATE) / loss);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * All lanes together are quicker than post-copy's single stream: a stop may
+ * keep a bound that post-copy cannot.
+ */
+static TlmBoundCall call_for_postcopy(const TlmPlanView *v, double *epoch,
+                                      bool *reachable)
+{
+    Reckoning r;
+
+    reckon(v, &r);
+    if (v->link.trusted) {
+        *reachable = r.left - MIN(v->stop.postcopy, v->stop.guess) >= -r.noise;
+    }
+    if (!postcopy_due(v, epoch)) {
+        return TLM_BOUND_NO_SAY;
+    }
+    if (r.left < v->stop.postcopy - r.noise && r.slack > 0) {
+        return must_stop(v, &r, *epoch) ? TLM_BOUND_STOP : TLM_BOUND_NO_SAY;
+    }
+    return TLM_BOUND_POSTCOPY;
+}
+
 TlmBoundCall tlm_bound_call(TlmBoundDoubt *b, const TlmPlanView *v,
                             bool full_speed, double *epoch, bool *reachable)
 {
@@ -269,6 +317,9 @@ TlmBoundCall tlm_bound_call(TlmBoundDoubt *b, const TlmPlanView *v,
 
     if (!v->now.bound) {
         return TLM_BOUND_NO_SAY;
+    }
+    if (v->now.postcopy_bound) {
+        return call_for_postcopy(v, epoch, reachable);
     }
     reckon(v, &r);
     if (r.left < -r.noise) {

@@ -19,6 +19,7 @@ typedef enum {
     TLM_BOUND_NO_SAY,           /* other rules decide */
     TLM_BOUND_DOUBTED,          /* to be cancelled if that lasts: no stop */
     TLM_BOUND_THROTTLE,         /* the last moment to keep it by throttling */
+    TLM_BOUND_POSTCOPY,         /* the last moment to keep it by post-copy */
     TLM_BOUND_STOP,             /* the last moment to keep it by stopping */
     TLM_BOUND_OVERRUN,          /* too late: overrun it least, by stopping */
     TLM_BOUND_LOST,             /* to be cancelled: it cannot be kept */

@@ -33,6 +33,7 @@ static void suppose(TlmGuest *g, const TlmPlanEstimate *e, TlmPlanNow *n)
     }
     tlm_guest_suppose(g, rate, hot, cold);
     tlm_now_suppose(n, total, hot + cold * n->window, e->device_bytes);
+    n->skipped = e->total_bytes - total;
 }
 
 void tlm_planner_estimate(const TlmPlanParams *params,

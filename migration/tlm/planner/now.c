@@ -82,9 +82,12 @@ void tlm_now_at_start(const TlmPlanParams *params, TlmPlanNow *n)
     n->limit = params->downtime_limit_ms / MS_PER_S;
     n->cap = params->max_bandwidth;
     n->told = params->switchover_bandwidth;
+    n->postcopy_cap = params->postcopy_bandwidth;
     n->fixed_epoch = params->epoch_ms / MS_PER_S;
     n->converge = params->converge == TLM_PLAN_CONVERGE_AUTO;
+    n->postcopy = params->converge == TLM_PLAN_CONVERGE_POSTCOPY;
     n->cancel = params->bound_action == TLM_PLAN_BOUND_CANCEL;
+    n->postcopy_bound = params->bound_action == TLM_PLAN_BOUND_POSTCOPY;
     n->hold = params->hold;
     n->keep = params->keep_bytes;
 }
@@ -107,6 +110,7 @@ static void take_bytes(TlmPlanClock *c, const TlmPlanSample *s, TlmPlanNow *n)
     if (s->hot_ns > 0) {
         n->window = s->hot_ns / NS_PER_S;
     }
+    n->skipped = MIN(s->skipped_bytes, s->total_bytes);
     n->device = (double)s->device_bytes + s->queued_bytes;
     n->sent = s->sent_bytes;
     n->covered = s->sent_pages_bytes;

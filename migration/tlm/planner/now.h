@@ -45,8 +45,11 @@ typedef struct TlmPlanNow {
     double limit;               /* s of downtime */
     double cap;                 /* bytes/s in the live stage; 0: none */
     double told;                /* bytes/s in stop stage; 0: not told */
+    double postcopy_cap;        /* bytes/s in post-copy; 0: none */
     double fixed_epoch;         /* s; 0: adaptive */
     bool converge;              /* go on after the pass while it pays */
+    bool postcopy;              /* rather than stop for longer than limit */
+    bool postcopy_bound;        /* rather than overrun the bound */
     bool cancel;                /* rather than overrun the bound */
     bool hold;                  /* after the pass, until asked */
     double keep;                /* bytes that memory can hold, not sent */
@@ -62,7 +65,7 @@ typedef struct TlmPlanNow {
     double epoch;               /* s, its sync may be part of it */
     double active;              /* s of it that the link had work */
     double dt;                  /* s since the last sample */
-    double total, unsent, dirty, hot, fresh, device;
+    double total, unsent, dirty, hot, fresh, skipped, device;
     double window;              /* s, hot is what was dirtied within */
     double sent, covered, zero;
     double held;                /* s of it that the cap held back */

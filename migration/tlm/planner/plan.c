@@ -27,11 +27,12 @@
  *         DRAIN --> STOP     the pass is all that is wanted, or the rest fits
  *      THROTTLE --> STOP     the rest fits, or no more than is dirtied anyway
  *         PAUSE --> STOP     the same; or no progress
- *          STOP --> WAIT     the destination is not ready or the link is dead:
+ *          STOP --> POSTCOPY it would take too long, and the user permits it
+ * STOP, POSTCOPY --> WAIT    the destination is not ready or the link is dead:
  *                            an epoch at full speed
  *
- * WAIT, STOP and CANCEL last for one step.  The next step, if there is one,
- * goes on from the state before.
+ * WAIT, STOP, POSTCOPY and CANCEL last for one step.  The next step, if there
+ * is one, goes on from the state before.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -43,16 +44,7 @@
 #include "forecast.h"
 #include "plan.h"
 #include "pulse.h"
-
-/*
- * Epochs without progress, slowed, before the guest is paused, and as many
- * before the end is forced.  A link that is slow for a second recovers.  With
- * three times as many a limit that cannot be kept takes too long
- * (impossible-limit).
- */
-#define STUCK_EPOCHS        20
-/* Progress is one part in so many of what could be sent in an epoch */
-#define PROGRESS_PART       10
+#include "stuck.h"
 
 /* Epochs of DRAIN beside its patience: the first ones only measure */
 #define DRAIN_EPOCHS        4
@@ -75,6 +67,7 @@ typedef enum {
     LIVE_STATES,
     WAIT = LIVE_STATES,         /* STOP, but that cannot be done now */
     STOP,
+    POSTCOPY,
     CANCEL,
 } State;
 
@@ -85,8 +78,7 @@ struct TlmPlan {
     double drain_patience;      /* s of it */
     TlmPulse pulse;
     uint64_t slowed_for_ms;     /* the bound that required it; 0: another */
-    double least_left;          /* since slowed: bytes */
-    unsigned stuck;             /* epochs without progress */
+    TlmStuck stuck;             /* since slowed */
     TlmBoundDoubt doubt;
 };
 
@@ -166,6 +158,8 @@ static bool keep_bound(TlmPlan *p, const TlmPlanView *v, Verdict *o)
         return say(o, p->state, TLM_PLAN_REASON_BOUND_DOUBTED);
     case TLM_BOUND_THROTTLE:
         return say(o, THROTTLE, TLM_PLAN_REASON_BOUND_REQUIRES_THROTTLE);
+    case TLM_BOUND_POSTCOPY:
+        return say(o, POSTCOPY, TLM_PLAN_REASON_BOUND_REQUIRES_POSTCOPY);
     case TLM_BOUND_STOP:
         return say(o, STOP, TLM_PLAN_REASON_BOUND_REQUIRES_STOP);
     case TLM_BOUND_OVERRUN:
@@ -262,24 +256,11 @@ static bool drain(TlmPlan *p, const TlmPlanView *v, Verdict *o)
     return say(o, THROTTLE, TLM_PLAN_REASON_DOES_NOT_SHRINK);
 }
 
-/* No progress for too many epochs? */
-static bool is_stuck(TlmPlan *p, const TlmPlanView *v)
-{
-    double progress = v->mean_rate * v->now.epoch / PROGRESS_PART;
-
-    if (left(v) < p->least_left - progress) {
-        p->least_left = left(v);
-        p->stuck = 0;
-        return false;
-    }
-    return ++p->stuck >= STUCK_EPOCHS;
-}
-
 static bool slowed_goes_on(TlmPlan *p, const TlmPlanView *v, Verdict *o)
 {
     State to = p->state;
 
-    if (is_stuck(p, v)) {
+    if (tlm_stuck_look(&p->stuck, v)) {
         if (to == PAUSE && !v->link.dead) {
             return say(o, STOP, TLM_PLAN_REASON_NO_PROGRESS);
         }
@@ -342,13 +323,6 @@ static void take_note(TlmPlan *p, const TlmPlanView *v, bool cap_raised)
     }
 }
 
-/* Progress is counted anew */
-static void hope(TlmPlan *p)
-{
-    p->stuck = 0;
-    p->least_left = FOREVER;
-}
-
 static void start_throttling(TlmPlan *p, const TlmPlanView *v,
                              TlmPlanReason why)
 {
@@ -356,10 +330,24 @@ static void start_throttling(TlmPlan *p, const TlmPlanView *v,
     p->slowed_for_ms = why == TLM_PLAN_REASON_BOUND_REQUIRES_THROTTLE
                        ? v->now.bound_ms : 0;
     tlm_pulse_start(&p->pulse, v);
-    hope(p);
+    tlm_stuck_hope(&p->stuck);
     p->epoch = tlm_plan_epoch_length(&v->now, false);
     /* learn soon what a pulse of this length does */
     end_epoch_in(p, v, EPOCH_MIN);
+}
+
+/* What fits is better stopped and sent: nothing is at risk then */
+static void choose_end(const TlmPlanView *v, Verdict *o)
+{
+    bool fits = tlm_view_fits(v, left(v) + v->meanwhile);
+
+    if (o->to == POSTCOPY || v->now.postcopy) {
+        o->to = fits ? STOP : POSTCOPY;
+        if (o->reason == TLM_PLAN_REASON_PASS_ENDED) {
+            o->reason = fits ? TLM_PLAN_REASON_FITS
+                             : TLM_PLAN_REASON_TOO_LONG_TO_STOP;
+        }
+    }
 }
 
 /* A stop must wait for the destination, and for a link that is alive */
@@ -379,6 +367,7 @@ static bool go(TlmPlan *p, const TlmPlanView *v, const Verdict *o)
     case PASS:
     case DRAIN:
     case STOP:
+    case POSTCOPY:
     case CANCEL:
         return false;
     case THROTTLE:
@@ -390,12 +379,12 @@ static bool go(TlmPlan *p, const TlmPlanView *v, const Verdict *o)
     case PAUSE:
         if (p->state != PAUSE) {
             p->state = PAUSE;
-            p->stuck = 0;
+            tlm_stuck_retry(&p->stuck);
             tlm_pulse_pause(&p->pulse);
         }
         return false;
     case WAIT:
-        hope(p);
+        tlm_stuck_hope(&p->stuck);
         return false;
     }
     g_assert_not_reached();
@@ -408,13 +397,14 @@ static void fill(const TlmPlan *p, const TlmPlanView *v, const Verdict *o,
     bool live = o->to < LIVE_STATES, wait = o->to == WAIT;
 
     d->action = o->to == STOP ? TLM_PLAN_SWITCHOVER :
+                o->to == POSTCOPY ? TLM_PLAN_POSTCOPY :
                 o->to == CANCEL ? TLM_PLAN_CANCEL : TLM_PLAN_CONTINUE;
     d->reason = o->reason;
     d->bound_reachable = o->bound_reachable;
     d->send_hot = slowed(p->state) ? live || wait : live && o->send_hot;
     /* Slowing the guest is of no use while it waits for the destination */
-    d->guest_speed = (live || o->to == STOP) && !v->link.dead ? p->pulse.speed
-                                                              : 1;
+    d->guest_speed = (live || o->to == STOP || o->to == POSTCOPY) &&
+                     !v->link.dead ? p->pulse.speed : 1;
     d->epoch_ms = MAX(to_ms(p->epoch), 1);
 }
 
@@ -431,7 +421,8 @@ bool tlm_plan_decide(TlmPlan *p, const TlmPlanView *v, bool cap_raised,
     while (!(*rule)(p, v, &o)) {
         rule++;                 /* the last one always decides */
     }
-    if (o.to == STOP) {
+    if (o.to == STOP || o.to == POSTCOPY) {
+        choose_end(v, &o);
         check_stop(v, &o);
     }
     throttled = go(p, v, &o);

@@ -15,22 +15,31 @@
 #ifndef TLM_PLANNER_H
 #define TLM_PLANNER_H
 
+/*
+ * Before post-copy the destination is asked whether it has loaded all that was
+ * sent.  With a bound, nobody waits longer than this for the answer.
+ */
+#define TLM_PLAN_SETTLE_MS 200
+
 /* What the live stage does once mtx has passed over all RAM */
 typedef enum {
     TLM_PLAN_CONVERGE_NONE,   /* stop at the end of the pass (the slides) */
     TLM_PLAN_CONVERGE_AUTO,   /* go on while it pays, within the bound */
+    TLM_PLAN_CONVERGE_POSTCOPY, /* post-copy, if a stop would be too long */
 } TlmPlanConverge;
 
 /* What to do about a bound that cannot be kept */
 typedef enum {
     TLM_PLAN_BOUND_COMPLETE,  /* overrun as little as possible */
     TLM_PLAN_BOUND_CANCEL,    /* leave the guest at the source */
+    TLM_PLAN_BOUND_POSTCOPY,  /* keep it by post-copy, at the last moment */
 } TlmPlanBoundAction;
 
 typedef enum {
     TLM_PLAN_CONTINUE,        /* run another epoch */
     TLM_PLAN_SWITCHOVER,      /* enter the stop stage now */
     TLM_PLAN_CANCEL,          /* give up: the bound cannot be kept */
+    TLM_PLAN_POSTCOPY,        /* the guest goes on at the destination now */
 } TlmPlanAction;
 
 /*
@@ -61,6 +70,8 @@ typedef enum {
     TLM_PLAN_REASON_LINK_DEAD,
     TLM_PLAN_REASON_HELD,
     TLM_PLAN_REASON_PASS_WASTED,
+    TLM_PLAN_REASON_TOO_LONG_TO_STOP,
+    TLM_PLAN_REASON_BOUND_REQUIRES_POSTCOPY,
     TLM_PLAN_REASON_ESTIMATE, /* of the dry run alone */
     TLM_PLAN_REASON__MAX,
 } TlmPlanReason;
@@ -73,6 +84,7 @@ typedef struct TlmPlanParams {
     uint64_t downtime_limit_ms;  /* downtime goal of TLM_PLAN_CONVERGE_AUTO */
     uint64_t max_bandwidth;      /* bytes/s in the live stage; 0: no cap */
     uint64_t switchover_bandwidth; /* bytes/s in stop stage; 0: not known */
+    uint64_t postcopy_bandwidth; /* bytes/s in post-copy; 0: no cap */
     uint64_t epoch_ms;           /* fixed epoch length; 0: adaptive */
     TlmPlanConverge converge;
     TlmPlanBoundAction bound_action;
@@ -95,6 +107,7 @@ typedef struct TlmPlanSample {
     uint64_t sent_bytes;         /* on the wire in this epoch, all channels */
     uint64_t sent_pages_bytes;   /* guest RAM covered by them (zero pages) */
     uint64_t zero_bytes;         /* part of it found zero; 0: not counted */
+    uint64_t skipped_bytes;      /* zero, not sent; post-copy would do that */
     uint64_t device_bytes;       /* pending outside RAM (VFIO, ...) */
     uint64_t queued_bytes;       /* sent, but not yet acknowledged */
     int64_t held_ns;             /* part of it that max_bandwidth held back */

@@ -74,6 +74,10 @@ static double predict(const TlmPlanView *v, const TlmPlanCourse *course,
     }
     t = v->now.clock + f->pass;
     left = f->left;
+    if (v->now.postcopy && !tlm_view_fits(v, left + v->meanwhile)) {
+        *downtime = tlm_view_stop_time(v, 0);
+        return MIN(t + tlm_view_postcopy_time(v, 0, left), FOREVER);
+    }
     if (v->now.converge && left > v->fit) {
         bool send_hot;
         double full = tlm_forecast_full_speed(v, course->epoch, left, f->hot,
@@ -105,6 +109,13 @@ static double end_by_deadline(const TlmPlanView *v, double *downtime)
     return total;
 }
 
+/* s until the end that is the first that can be promised */
+static double soonest(const TlmPlanView *v)
+{
+    return v->now.postcopy_bound ? MIN(v->stop.safe, v->stop.postcopy)
+                                 : v->stop.safe;
+}
+
 double tlm_predict(const TlmPlanView *v, const TlmPlanCourse *course,
                    TlmPlanDecision *d)
 {
@@ -113,7 +124,16 @@ double tlm_predict(const TlmPlanView *v, const TlmPlanCourse *course,
 
     total = natural = predict(v, course, &downtime);
     if (bound > 0 && total > bound && total < FOREVER) {
-        total = end_by_deadline(v, &downtime);
+        if (v->now.postcopy_bound) {
+            total = MAX(bound, clock + MIN(v->stop.postcopy, v->stop.safe));
+            downtime = tlm_view_stop_time(v, 0);
+        } else {
+            total = end_by_deadline(v, &downtime);
+        }
+    }
+    if (d->action == TLM_PLAN_POSTCOPY) {
+        total = clock + v->stop.postcopy;
+        downtime = tlm_view_stop_time(v, 0);
     }
     if (d->action == TLM_PLAN_SWITCHOVER) {
         downtime = v->stop.guess;
@@ -128,7 +148,7 @@ double tlm_predict(const TlmPlanView *v, const TlmPlanCourse *course,
     d->eta_ms = total >= FOREVER ? 0 : to_ms(MAX(total - clock, 0));
     /* not known if only a cap is known of the link */
     d->smallest_bound_ms = tlm_view_blind(v) ? 0
-                                             : to_ms(clock + v->stop.safe);
+                                             : to_ms(clock + soonest(v));
     if (bound > 0 && total < FOREVER) {
         d->slack_ms = (int64_t)v->now.bound_ms -
                       (int64_t)d->predicted_total_ms;

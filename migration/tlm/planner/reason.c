@@ -42,6 +42,10 @@ static const char *const texts[TLM_PLAN_REASON__MAX] = {
     [TLM_PLAN_REASON_HELD] = "ready, and held until asked for",
     [TLM_PLAN_REASON_PASS_WASTED] =
         "most of the pass is in vain, and memory holds what is left",
+    [TLM_PLAN_REASON_TOO_LONG_TO_STOP] =
+        "a stop would take longer than the downtime limit: post-copy",
+    [TLM_PLAN_REASON_BOUND_REQUIRES_POSTCOPY] =
+        "the time bound requires post-copy",
     [TLM_PLAN_REASON_ESTIMATE] = "estimate",
 };
 

@@ -14,6 +14,7 @@ typedef struct TlmStopTimes {
     double safe;                /* with what the link is known to carry */
     double guess;               /* with what it probably carries */
     double least;               /* with the most that it may carry */
+    double postcopy;            /* s until all is there, if by post-copy */
 } TlmStopTimes;
 
 /* Where the migration goes at full speed; see forecast.h */
@@ -48,6 +49,19 @@ void tlm_view_stop(TlmPlanView *v, double dirty);
 
 /* s of downtime if the guest stopped with @dirty bytes owed; safe */
 double tlm_view_stop_time(const TlmPlanView *v, double dirty);
+
+/* wire bytes/s that post-copy can be counted on to send; 0: not known */
+double tlm_view_postcopy_rate(const TlmPlanView *v);
+
+/*
+ * s from now until all of RAM is there, if the rest goes by post-copy: @dirty
+ * bytes, and @unsent ones.  Safe: the time bound is kept by it.
+ */
+double tlm_view_postcopy_time(const TlmPlanView *v, double unsent,
+                              double dirty);
+
+/* Would a stop with @dirty bytes owed be short for sure? */
+bool tlm_view_fits(const TlmPlanView *v, double dirty);
 
 /* True if only a cap is known of the link: what it carries is a guess */
 static inline bool tlm_view_blind(const TlmPlanView *v)

@@ -55,6 +55,7 @@ static void check_sane(const Rig *r)
     g_assert_cmpuint(d->predicted_total_ms, <=, 1000000000000000000ULL);
     g_assert(d->action == TLM_PLAN_CONTINUE ||
              d->action == TLM_PLAN_SWITCHOVER ||
+             d->action == TLM_PLAN_POSTCOPY ||
              d->action == TLM_PLAN_CANCEL);
 }
 

@@ -65,6 +65,80 @@ static void test_init_holes(void)
     model_destroy(&m);
 }
 
+/*
+ * Post-copy: what was forgotten is owed again, sent pages are not, and all that
+ * is owed is in QEMU's bitmap then
+ */
+static void test_hand_over(void)
+{
+    unsigned long cursor = 0, bits = 0;
+    Model m;
+
+    /* Discarded from the start: 100 of 300 pages; a stray bit behind */
+    model_init(&m, 1, 300, 64);
+    for (unsigned long p = 0; p < 301; p++) {
+        if (p % 3) {
+            set_bit(m.dirty, p);
+        }
+    }
+    model_start(&m);
+    model_arm_all(&m);
+    g_assert_cmpuint(model_take_until(&m, TLM_TAKE_CLEAN, &cursor, 90, 1000),
+                     ==, 60);
+    g_assert_cmpuint(model_forget(&m, 120, 30), ==, 20);
+    model_write(&m, 1);                 /* was sent */
+    model_write(&m, 121);               /* was forgotten */
+    model_write(&m, 200);               /* was not sent yet */
+    model_sync(&m, false);
+    model_compare(&m);
+
+    g_assert_cmpuint(tlm_ledger_revive(&m.b), ==, 100 + 20 - 1);
+    g_assert_cmpuint(tlm_ledger_owed(&m.b), ==, 300 - 60 + 1);
+    g_assert_cmpuint(tlm_ledger_revive(&m.b), ==, 0);
+    tlm_ledger_give_back(&m.b);
+    g_assert_cmpuint(tlm_ledger_owed(&m.b), ==, 300 - 60 + 1);
+    for (unsigned long p = 0; p < 300; p++) {
+        bool sent = p < 90 && p % 3 && p != 1;
+
+        g_assert_cmpint(test_bit(m.dirty, p), ==, !sent);
+        bits += test_bit(m.dirty, p);
+    }
+    g_assert_cmpuint(bits, ==, 241);
+    g_assert_false(test_bit(m.dirty, 300));
+    model_destroy(&m);
+}
+
+/* Gaps of pages that were sent are filled, if they are not too long */
+static void test_fill_gaps(void)
+{
+    static const unsigned long owed[] = { 3, 5, 6, 10, 64, 130, 299 };
+    unsigned long cursor = 0;
+    Model m;
+
+    model_new(&m, 1, 300, 64);
+    model_arm_all(&m);
+    model_sync(&m, false);
+    g_assert_cmpuint(model_take(&m, TLM_TAKE_CLEAN, &cursor, 1000), ==, 300);
+    for (unsigned i = 0; i < ARRAY_SIZE(owed); i++) {
+        model_write(&m, owed[i]);
+    }
+    model_sync(&m, false);
+    g_assert_cmpuint(tlm_ledger_runs(&m.b), ==, 6);
+    g_assert_cmpuint(tlm_ledger_fill_gaps(&m.b, 1), ==, 1);
+    g_assert_cmpuint(tlm_ledger_runs(&m.b), ==, 5);
+    g_assert_cmpuint(tlm_ledger_fill_gaps(&m.b, 3), ==, 3);
+    g_assert_cmpuint(tlm_ledger_runs(&m.b), ==, 4);
+    /* Neither before the first one nor behind the last one */
+    g_assert_cmpuint(tlm_ledger_fill_gaps(&m.b, 300), ==,
+                     297 - ARRAY_SIZE(owed) - 4);
+    g_assert_cmpuint(tlm_ledger_runs(&m.b), ==, 1);
+    tlm_ledger_give_back(&m.b);
+    for (unsigned long p = 0; p < 300; p++) {
+        g_assert_cmpint(test_bit(m.dirty, p), ==, p >= 3);
+    }
+    model_destroy(&m);
+}
+
 /* What comes back between two syncs, by mistake, is counted */
 static void test_owed_is_counted(void)
 {
@@ -515,6 +589,8 @@ int main(int argc, char **argv)
     g_test_add_func("/ledger/init/no-memory", test_init_no_memory);
     g_test_add_func("/ledger/init/holes", test_init_holes);
     g_test_add_func("/ledger/owed", test_owed_is_counted);
+    g_test_add_func("/ledger/hand-over", test_hand_over);
+    g_test_add_func("/ledger/fill-gaps", test_fill_gaps);
     g_test_add_func("/ledger/take/in-order", test_take_in_order);
     g_test_add_func("/ledger/take/disjoint", test_disjoint);
     g_test_add_func("/ledger/take/written-after", test_taken_then_written);

@@ -15,6 +15,9 @@
 #include "query.h"
 #include "tests.h"
 
+/* From QEMU 10.1 on multifd and post-copy go together */
+#define HAS_POSTCOPY (QEMU_VERSION_MAJOR > 10 || QEMU_VERSION_MINOR >= 1)
+
 static QDict *set_cap(QTestState *who, const char *cap, bool on)
 {
     return qtest_qmp(who, "{ 'execute': 'migrate-set-capabilities',"
@@ -40,7 +43,10 @@ static void test_caps_excluded(void)
         const char *cap;
         bool optional;              /* not every host or build offers it */
     } excluded[] = {
-        { "postcopy-ram" }, { "xbzrle" }, { "auto-converge" },
+#if !HAS_POSTCOPY
+        { "postcopy-ram" },
+#endif
+        { "xbzrle" }, { "auto-converge" },
         { "dirty-limit", true }, { "background-snapshot", true },
         { "x-colo", true }, { "rdma-pin-all" }, { "release-ram" },
     };
@@ -120,6 +126,16 @@ static void test_start_refused(void)
         check_start_refused(vm, uri, words);
     }
     migrate_set_parameter_int(vm, "tlm-dtx-channels", 0);
+
+#if HAS_POSTCOPY
+    /* The capability may still come */
+    migrate_set_parameter_str(vm, "tlm-converge", "postcopy");
+    check_start_refused(vm, uri, "'tlm-converge','postcopy-ram'");
+    migrate_set_parameter_str(vm, "tlm-converge", "none");
+    migrate_set_parameter_str(vm, "tlm-bound-action", "postcopy");
+    check_start_refused(vm, uri, "'tlm-bound-action','postcopy-ram'");
+    migrate_set_parameter_str(vm, "tlm-bound-action", "complete");
+#endif
 
     migrate_set_parameter_str(vm, "zero-page-detection", "legacy");
     /* 'multifd' loses pages to an older destination: never advised alone */
@@ -270,6 +286,12 @@ static void test_params(void)
     migrate_set_parameter_str(vm, "tlm-converge", "auto");
     migrate_set_parameter_str(vm, "tlm-converge", "none");
     check_param_refused(vm, "tlm-converge", "'always'");
+#if !HAS_POSTCOPY
+    check_param_refused_saying(vm, "tlm-converge", "'postcopy'",
+                               "from QEMU 10.1 on, at both sides");
+    check_param_refused_saying(vm, "tlm-bound-action", "'postcopy'",
+                               "from QEMU 10.1 on, at both sides");
+#endif
 
     migrate_set_parameter_str(vm, "tlm-bound-action", "cancel");
     migrate_set_parameter_str(vm, "tlm-bound-action", "complete");
