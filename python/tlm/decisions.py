@@ -28,6 +28,9 @@ TEXTS = {
     'held': 'ready, and held until asked for',
     'pass-wasted':
         'most of the pass is in vain, and memory holds what is left',
+    'too-long-to-stop':
+        'a stop would take longer than the downtime limit: post-copy',
+    'bound-requires-postcopy': 'the time bound requires post-copy',
 }
 
 

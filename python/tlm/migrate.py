@@ -34,6 +34,11 @@ def own_params(args):
     return {k: v for k, v in named.items() if v is not None}
 
 
+def wants_postcopy(params):
+    return 'postcopy' in (params.get('tlm-converge'),
+                          params.get('tlm-bound-action'))
+
+
 def run(migration, uri, display, interrupted, on_poll=lambda status: None):
     """The migration from start to end; True if it was interrupted."""
     cancelled = False
@@ -43,7 +48,8 @@ def run(migration, uri, display, interrupted, on_poll=lambda status: None):
         on_poll(migration.status)
         if migration.over():
             return cancelled
-        if interrupted() and not cancelled:
+        # In post-copy QEMU cannot cancel: half of the guest is there
+        if interrupted() and not cancelled and not migration.status.by_postcopy:
             migration.cancel()
             cancelled = True
         time.sleep(POLL_S)
@@ -54,6 +60,8 @@ def main(parser, words):
     args = parser.parse_args(words)
     params = {**own_params(args), **params_of(args)}
     caps = {name: True for name in ['multifd', 'tlm', *args.capability]}
+    if wants_postcopy(params):
+        caps['postcopy-ram'] = True
     out = sys.stderr if args.json else sys.stdout
 
     signals = []

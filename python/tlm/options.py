@@ -178,13 +178,18 @@ OPTIONS = (
            old={O_MIGRATE: Old(bare='ms'), O_ESTIMATE: Old(bare='ms'),
                 O_VIRSH: Old('--tlm-bound', 's')}),
     Option('bound-action', MIGRATING, parse=str,
-           choices=('complete', 'cancel'),
-           help='what to do about a bound that cannot be kept',
+           choices=('complete', 'cancel', 'postcopy'),
+           help='what to do about a bound that cannot be kept; postcopy: see '
+           '--converge',
            old={O_VIRSH: Old('--tlm-bound-action')}),
-    Option('converge', MIGRATING, parse=str, choices=('none', 'auto'),
+    Option('converge', MIGRATING, parse=str, 
+           choices=('none', 'auto', 'postcopy'),
            help='what the live stage does after the pass over all RAM: end '
            '(none), or go on, and slow the guest, until the downtime limit '
-           'can be kept (auto)',
+           'can be kept (auto), or end by post-copy if the limit cannot be '
+           'kept (postcopy: QEMU 10.1 or later and capability postcopy-ram '
+           'at both sides; the guest is lost if a host fails meanwhile; not '
+           'with virsh-migrate)',
            old={O_VIRSH: Old('--tlm-converge')}),
     Option('downtime', ALL, parse=units.Duration(), metavar='TIME',
            help={MIGRATE: 'downtime limit, the goal of --converge auto',

@@ -30,6 +30,10 @@ def describe(status, sending, limits, downtime=True):
         return status.status, None, details
     if final:
         return status.status, tlm.progress, []
+    if status.paused:
+        return 'paused', tlm.progress, [
+            'the network has failed: migrate-recover at the destination, then '
+            'migrate here, with resume']
     details += _tlm_details(tlm, ram, limits, downtime)
     return tlm.stage, tlm.progress, details
 

@@ -33,6 +33,10 @@ def report(status):
         f"  lost work {duration(tlm.lost_work):>8}  of the guest's time, "
         'slowed and stopped',
     ]
+    if tlm.postcopy_owed is not None:
+        lines[4] = f'  post-copy {size(tlm.postcopy_owed):>8}  in ' \
+            f'{duration(tlm.postcopy_time)}, guest at the destination; it ' \
+            f'has asked for {tlm.postcopy_requests} pages'
     if tlm.skipped_bytes:
         lines.insert(5, f'  skipped   {size(tlm.skipped_bytes):>8}  of '
                      'RAM that the guest does not use')

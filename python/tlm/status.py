@@ -137,6 +137,25 @@ class Tlm:
                 ('switchover', parts['switchover'])]
 
 
+    # Of post-copy; None: it has not come to that
+
+    @property
+    def postcopy_owed(self):
+        return self._members.get('postcopy', {}).get('owed')
+
+    @property
+    def postcopy_time(self):
+        return self._members.get('postcopy', {}).get('time')
+
+    @property
+    def postcopy_requests(self):
+        return self._members.get('postcopy', {}).get('requests')
+
+    @property
+    def postcopy_downtime(self):
+        us = self._members.get('postcopy', {}).get('downtime')
+        return None if us is None else us / 1000
+
     # Of a checkpoint
 
     @property
@@ -230,7 +249,19 @@ class Status:
 
     @property
     def downtime_ms(self):
-        return self.answer['downtime']
+        """In post-copy QEMU's own figure is another one."""
+        by_postcopy = self.tlm and self.tlm.postcopy_downtime
+        return self.answer['downtime'] if by_postcopy is None else by_postcopy
+
+    @property
+    def by_postcopy(self):
+        """The guest is at the destination, and a part of its RAM here."""
+        return self.status.startswith('postcopy-')
+
+    @property
+    def paused(self):
+        """The network has failed in post-copy."""
+        return self.status in ('postcopy-paused', 'postcopy-recover-setup')
 
     @property
     def ram(self):

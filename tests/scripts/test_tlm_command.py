@@ -500,13 +500,19 @@ class Qemu(threading.Thread):
             'downtime': {'vm-stop': 0, 'sync': 0, 'ram': 7000, 'hold': 0,
                          'device': 0, 'switchover': 0}}
 
-    def __init__(self, path, looks=2):
+    POSTCOPY = {'owed': 8 << 20, 'remaining': 0, 'time': 450, 'requests': 33,
+                'bandwidth': 1, 'downtime': 21_000}
+
+    def __init__(self, path, looks=2, postcopy=False):
         super().__init__(daemon=True)
         self.looks, self.status = looks, 'none'
+        self.active = 'postcopy-active' if postcopy else 'active'
+        self.more = {'postcopy': self.POSTCOPY} if postcopy else {}
         self.asked = []
         self.params = {'tlm-time-bound': 0, 'downtime-limit': 300,
                        'max-bandwidth': 0, 'multifd-channels': 2,
-                       'tlm-converge': 'none', 'tlm-overcommit': []}
+                       'tlm-converge': 'none', 'tlm-overcommit': [],
+                       'tlm-bound-action': 'complete'}
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(path)
         self.socket.listen()
@@ -536,7 +542,7 @@ class Qemu(threading.Thread):
             self.params.update(arguments)
         if command == 'query-migrate-capabilities':
             return {'return': [{'capability': c, 'state': False}
-                               for c in ('multifd', 'tlm')]}
+                               for c in ('multifd', 'tlm', 'postcopy-ram')]}
         if command == 'query-commands':
             return {'return': [{'name': 'tlm-estimate'}]}
         if command == 'query-tlm-estimate':
@@ -552,7 +558,7 @@ class Qemu(threading.Thread):
         if command == 'query-status':
             return {'return': {'status': 'running'}}
         if command == 'migrate':
-            self.status = 'active'
+            self.status = self.active
         if command == 'migrate_cancel':
             self.status = 'cancelled'
         if command == 'query-migrate':
@@ -560,12 +566,12 @@ class Qemu(threading.Thread):
         return {'return': {}}
 
     def info(self):
-        if self.status == 'active' and self.looks:
+        if self.status == self.active and self.looks:
             self.looks -= 1
-            self.status = 'active' if self.looks else 'completed'
+            self.status = self.active if self.looks else 'completed'
         tlm = self.INFO if self.status == 'completed' else Progress.TLM
         return {'status': self.status, 'total-time': 1234, 'downtime': 7,
-                'ram': Progress.RAM, 'tlm': tlm}
+                'ram': Progress.RAM, 'tlm': {**tlm, **self.more}}
 
 
 class Running(unittest.TestCase):
@@ -676,6 +682,41 @@ class Running(unittest.TestCase):
         self.assertEqual(qemu.params, before)
         self.assertEqual([a for c, a in qemu.asked if c == 'migrate'],
                          [{'uri': 'tcp:192.0.2.20:4444'}])
+
+    def test_migrate_by_postcopy(self):
+        for option in ('--converge', '--bound-action'):
+            with self.subTest(option=option):
+                qemu = Qemu(self.qmp, looks=3, postcopy=True)
+                run = self.run_tool(*self.migrate(option, 'postcopy'))
+                self.assertEqual(run.returncode, 0, run.stderr)
+                # not what QEMU calls downtime
+                self.assertIn('Completed in 1.23 s, downtime 21 ms',
+                              run.stdout)
+                self.assertRegex(run.stdout, r'post-copy +8.0 MiB +in 450 ms, '
+                                 'guest at the destination; it has asked for '
+                                 '33 pages')
+                caps = [c['capability'] for command, a in qemu.asked
+                        if command == 'migrate-set-capabilities'
+                        for c in a['capabilities'] if c['state']]
+                self.assertIn('postcopy-ram', caps)
+                os.unlink(self.qmp)
+
+    def test_migrate_not_cancelled_in_postcopy(self):
+        qemu = Qemu(self.qmp, looks=0, postcopy=True)
+        p = subprocess.Popen(self.migrate('--converge', 'postcopy'),
+                             env=self.env, text=True, stdout=subprocess.PIPE)
+        while not any(c == 'query-migrate' for c, _ in qemu.asked):
+            self.assertIsNone(p.poll())
+            time.sleep(0.01)
+        p.send_signal(signal.SIGINT)
+        seen = len(qemu.asked)
+        while len(qemu.asked) < seen + 5:
+            self.assertIsNone(p.poll())
+            time.sleep(0.01)
+        qemu.looks = 1
+        out, _ = p.communicate(timeout=60)
+        self.assertEqual(p.returncode, 0, out)
+        self.assertNotIn('migrate_cancel', [c for c, _ in qemu.asked])
 
     def test_migrate_in_json(self):
         Qemu(self.qmp)

@@ -32,11 +32,14 @@
 /*
  * Post-copy sends page after page in one stream, however many channels there
  * are, and the destination puts each into place by a system call.  No more
- * bytes/s than this are counted on.  Measured: 1 GiB over loopback went at
- * POSTCOPY_SEEN, see docs/benchmarks.md; a slower host needs a reserve.
+ * bytes/s than this are counted on.  290e6 were measured on a link of 300e6;
+ * what a faster link gets is not known.
  */
 #define POSTCOPY_RATE   400e6
-/* A zero page is looked at, and its header sent: bytes/s.  Measured: 3e9. */
+/*
+ * A zero page is looked at, and its header sent: bytes/s.  4 GiB took 1.3 s;
+ * half of that is counted on.
+ */
 #define POSTCOPY_ZEROS  1.5e9
 /*
  * s; from the decision to the first page: the destination loads what is under

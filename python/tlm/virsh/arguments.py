@@ -8,15 +8,17 @@ from .. import options
 COPY_STORAGE = ('copy-storage-all', 'copy-storage-inc')
 PLACES = ('domain', 'desturi', 'migrateuri', 'graphicsuri', 'listen-address',
           'dname')
+NO_POSTCOPY = 'of the commands here only "tlm migrate" can end a migration ' \
+    'by post-copy'
 REFUSED = {
     'offline': 'no memory is migrated with it',
     'tunnelled': 'libvirt carries the data itself, in one stream; TLM needs '
                  'the connections that QEMU opens',
-    'postcopy': 'TLM and post-copy exclude each other in QEMU',
-    'postcopy-after-precopy': 'TLM and post-copy exclude each other in QEMU',
-    'postcopy-resume': 'TLM and post-copy exclude each other in QEMU',
-    'postcopy-bandwidth': 'TLM and post-copy exclude each other in QEMU',
-    'timeout-postcopy': 'TLM and post-copy exclude each other in QEMU; '
+    'postcopy': NO_POSTCOPY,
+    'postcopy-after-precopy': NO_POSTCOPY,
+    'postcopy-resume': NO_POSTCOPY,
+    'postcopy-bandwidth': NO_POSTCOPY,
+    'timeout-postcopy': f'{NO_POSTCOPY}; '
                         '{bound} does what you want',
     'auto-converge': 'TLM slows the guest itself: {converge}',
     'auto-converge-initial': 'TLM slows the guest itself: {converge}',

@@ -169,6 +169,8 @@ def virsh_arguments(parser, args, rest, words):
                              for n in ('link', 'dry-run'))
             raise ValueError(f'{link} is for {dry_run} only: a migration '
                              'measures the link; --bandwidth caps it')
+        if 'postcopy' in (args.converge, args.bound_action):
+            raise ValueError(arguments.NO_POSTCOPY)
         known = arguments.known_options(shell.help_of_migrate())
         given = arguments.split(rest, known)
         arguments.check_mode(given, old_name)
