@@ -85,7 +85,8 @@ OPTIONS = (
                  **dict.fromkeys((STANDBY, *memserver.MEMSERVER), 'the VM '
                                  '(default: the only one)'),
                  memserver.LIST: 'the VM (default: all)'}),
-    Option('level', SAVING, parse=str, choices=('memory', 'protected', 'durable'),
+    Option('level', SAVING, parse=str,
+           choices=('memory', 'protected', 'durable'),
            help='with --server: what "saved" shall mean. memory: it is in the '
            "server's memory; protected: it is in parts in the memory of "
            'several, and survives the loss of some of them (see --redundancy); '
@@ -102,6 +103,9 @@ OPTIONS = (
                                  'network that you trust'),
                  cluster.RESTORE: 'let memory servers send to QEMUs without '
                  'TLS over a network that you trust'}),
+    Option('repair', (memserver.VERIFY,),
+           help='of a checkpoint of level protected: let servers with parity '
+           'make parts again that are damaged'),
     Option('to', (RESTORE,), parse=units.address, metavar='URI',
            help='into a QEMU that waits there, with -incoming and capability '
            "'multifd': tcp:HOST:PORT or unix:PATH. Nothing is started here"),

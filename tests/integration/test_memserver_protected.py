@@ -147,6 +147,24 @@ class Protected(PartsCase):
         self.refused(servers, 'part 1 at its server is damaged')
         src.close()
 
+    def test_mended(self):
+        """It is found, made again, and restored as it was."""
+        servers = self.servers(3)
+        src = self.source(stopped=True)
+        self.protect(servers, 'one')
+        self.memserver('verify', self.all(servers), 'one')
+        flip_byte(servers[1].process.pid)
+        run = self.tool('memserver', 'verify', '--server', self.all(servers),
+                        'one')
+        self.assertEqual(run.returncode, 1)
+        self.assertIn(f'1 pages of part 1 at {servers[1].address}',
+                      run.stderr)
+        self.memserver('verify', self.all(servers), 'one', '--repair')
+        self.assertEqual(self.names(servers[1].address), [])
+        self.memserver('verify', self.all(servers), 'one')
+        self.assert_restored(servers, src)
+        src.close()
+
     def test_restored_again(self):
         """What was made again is a part as any other."""
         servers = self.servers(3)

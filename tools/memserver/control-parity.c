@@ -179,7 +179,33 @@ static struct json_object *rebuild(const ControlCall *c, GError **errp)
     return k ? answer(k) : NULL;
 }
 
+static struct json_object *compare(const ControlCall *c, GError **errp)
+{
+    uint64_t wrong[ERASURE_MAX_DATA] = { 0 };
+    struct json_object *o, *list;
+    ParityWish w = { 0 };
+
+    if (!wish(c, &w, errp)) {
+        return NULL;
+    }
+    if (w.data > ERASURE_MAX_DATA) {
+        ms_fail(errp, "argument 'from' must be a list of parts");
+        return NULL;
+    }
+    if (!parity_compare(&w, wrong, errp)) {
+        return NULL;
+    }
+    o = json_object_new_object();
+    list = json_object_new_array();
+    for (unsigned i = 0; i < w.data; i++) {
+        json_object_array_add(list, json_object_new_uint64(wrong[i]));
+    }
+    json_set(o, "wrong", list);
+    return o;
+}
+
 const ControlCommand control_parity_commands[] = {
+    { "compare", "vm! name! set! from! index", compare },
     { "piece", "vm! name! set!", piece },
     { "protect", "vm! name! set! ram! from! index redundancy source",
       protect },

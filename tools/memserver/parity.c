@@ -421,3 +421,40 @@ Checkpoint *parity_rebuild(const ParityWish *wish, unsigned lost,
     maker_close(&m);
     return c;
 }
+
+/* Comparing */
+
+static bool compare_part(const ParityWish *w, const Parity *p, unsigned part,
+                         uint64_t *wrong, GError **errp)
+{
+    g_autoptr(Readers) r = g_new0(Readers, 1);
+    const PartTable *t = &p->parts[part];
+
+    if (!readers_add(r, w, part, t->map->layout->total, errp) ||
+        !pieces_fit(r, p, 0, errp)) {
+        return false;
+    }
+    *wrong = 0;
+    for (uint64_t at = 0; at < t->map->pages; at++) {
+        if (!readers_next(r, 0, at, errp)) {
+            return false;
+        }
+        *wrong += sum_of(r->pages[0]) != t->sums[at];
+    }
+    return true;
+}
+
+bool parity_compare(const ParityWish *wish, uint64_t *wrong, GError **errp)
+{
+    g_autoptr(Checkpoint) own = own_parity(wish, errp);
+    ParityWish w = *wish;
+    bool ok = own;
+
+    w.data = own ? own->parity->data : 0;
+    for (unsigned i = 0; ok && i < w.data; i++) {
+        ok = w.from[i]
+            ? compare_part(&w, own->parity, i, &wrong[i], errp)
+            : ms_fail(errp, "argument 'from': part %u is needed", i);
+    }
+    return ok;
+}

@@ -60,4 +60,10 @@ Checkpoint *parity_build(const ParityWish *w, GError **errp);
  */
 Checkpoint *parity_rebuild(const ParityWish *w, unsigned lost, GError **errp);
 
+/*
+ * Reads all parts, and compares them with the checksums that this server has
+ * with parity @index.  @wrong: for each part, how many pages differ.
+ */
+bool parity_compare(const ParityWish *w, uint64_t *wrong, GError **errp);
+
 #endif

@@ -29,7 +29,8 @@ MEMSERVER_COMMANDS = (
         VERIFY, "compare a memory server's file with its checksums",
         USAGE + ' [NAME]',
         'Lets the server read the file of a checkpoint of level durable and '
-        'compare it with its checksums.',
+        'compare it with its checksums; or, of level protected, all parts in '
+        'memory, with those of parity.',
         ((0, 'it is as it was written'), (1, 'it is not, or cannot be read'),
          (2, 'wrong usage')),
         (('--server backup:4400 --vm vm1', 'Verify the newest one.'),), NAME),

@@ -140,9 +140,36 @@ def _show(args):
     return shown
 
 
+def _compare(args, shown):
+    """Parts in memory with the checksums that servers of parity have; None:
+    there are none."""
+    tls = client.tls_of(args)
+    whole = _parts(args, shown)
+    parities = parity.of(args.server, tls, whole)
+    if not parities:
+        return None
+    wrong = parity.compare(parities, tls, whole)
+    text = ', '.join(f'{pages} pages of part {part} at {whole.at[part][0]}'
+                     for part, pages in wrong.items())
+    if wrong and not args.repair:
+        raise MigrateError(f"'{whole.name}' of {whole.vm} is damaged: {text}. "
+                           'To make that again of the others, say --repair')
+    if wrong:
+        parity.repair(args.server, tls, whole, wrong)
+    found = {address: part for address, part in whole.at.values()}
+    if not args.json:
+        print(f'{whole.name} of {whole.vm}: ' +
+              (f'made again: {text}' if wrong else 'good'))
+    return found
+
+
 def _verify(args):
     """On all servers, or those that have its parts."""
     address, shown = _one(args, 'show')
+    if 'set' in shown and shown['level'] == 'memory':
+        found = _compare(args, shown)
+        if found:
+            return found
     if 'set' in shown:
         addresses = _parts(args, shown).addresses()
         args = argparse.Namespace(**{

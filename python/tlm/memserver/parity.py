@@ -83,8 +83,8 @@ def _too_few(whole, parities):
     there = len(whole.at) + len(parities)
     pieces = whole.parts + shown['redundancy']
     return f"'{whole.name}' of {whole.vm} is not whole, and cannot be made " \
-        f"whole: {', '.join(lost)}. {whole.parts} of its {pieces} pieces are " \
-        f'needed, and {there} are at these servers: bring back, or name, ' \
+        f"whole: {', '.join(lost)}. {whole.parts} of its {pieces} pieces " \
+        f'are needed, and {there} are at these servers: bring back, or name, ' \
         f'{whole.parts - there} more of those that have one'
 
 
@@ -128,3 +128,24 @@ def mend(addresses, tls, whole):
                 _rebuild(whole, part, address, index, pieces, tls)
             except MigrateError as e:
                 failures.append(str(e))
+
+
+def compare(parities, tls, whole):
+    """Lets a server of parity read all parts.  Returns those that are not as
+    they were: part -> how many pages differ.  @parities: see of()"""
+    index, (address, _) = next(iter(parities.items()))
+    with client.MemServer(address, tls) as server:
+        told = _ask(server, _nothing, 'compare', vm=whole.vm, name=whole.name,
+                    set=whole.id, index=index, **{'from': whole.addresses()})
+    return {part: wrong for part, wrong in enumerate(told['wrong']) if wrong}
+
+
+def repair(addresses, tls, whole, wrong):
+    """Lets servers make parts again that are damaged (@wrong), and removes
+    those then."""
+    bad = {part: whole.at.pop(part) for part in wrong}
+    mend(addresses, tls, whole)
+    for address, shown in bad.values():
+        with client.MemServer(address, tls) as server:
+            server('remove', vm=shown['vm'], name=shown['name'],
+                   set=shown['set'])
