@@ -97,6 +97,12 @@ class Early(unittest.TestCase):
         self.refused('--minutes 0: not a number', 'scripts/check',
                      '--minutes', '0')
 
+    def test_check_release(self):
+        self.refused('--qemu-version 9.2.0: the series is for', 'scripts/check',
+                     '--qemu-version', '9.2.0')
+        self.refused('--also-10.2 is for a first pass with 10.0',
+                     'scripts/check', '--also-10.2', '--qemu-version=10.2.2')
+
     def test_configure(self):
         self.refused("'x86_64' is no system emulator", 'configure',
                      '--target-list=x86_64-softmmu,x86_64')
