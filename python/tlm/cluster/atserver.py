@@ -83,7 +83,8 @@ class AtServer(Member):
             server.patience = SILENT_S
             session = server(
                 'announce', vm=self.name, name=name, ram=self.ram,
-                channels=self.channels, keep_all=True, source=copies.source(self.known))
+                channels=self.channels, keep_all=True,
+                source=copies.source(self.known))
         except BaseException:
             server.close()
             raise

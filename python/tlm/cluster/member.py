@@ -241,8 +241,8 @@ class Member:
         await self._idle()
 
     def figures(self):
-        """What the set's manifest says of it, but for where.  libvirt does not tell when
-        the guest stopped; QEMU has counted for how long."""
+        """What the set's manifest says of it, but for where.  libvirt does
+        not tell when the guest stopped; QEMU has counted for how long."""
         told = self.stopped_us and self.resumed_us
         return {'stopped-us': self.stopped_us, 'resumed-us': self.resumed_us,
                 'pause-us': self.resumed_us - self.stopped_us if told else

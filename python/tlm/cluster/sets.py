@@ -9,7 +9,8 @@
 
 The manifest names the members with the checksum of their manifests, which
 have those of the files; or with the memory servers that have their
-checkpoints, and when these were made (servers.py).  So a set is whole, or is told of as not whole.
+checkpoints, and when these were made (servers.py).  So a set is whole, or is
+told of as not whole.
 """
 
 import contextlib
@@ -142,7 +143,9 @@ class Sets(Catalogue):
         if content is None:
             raise MigrateError(f'{name}: its manifest cannot be read')
         for member in content['members']:
-            if 'dir' in member and os.path.isdir(os.path.join(self.directory, member['dir'])) \
+            if 'dir' in member and \
+                    os.path.isdir(os.path.join(self.directory,
+                                               member['dir'])) \
                     and chain.in_need(self.of_member(member), {name}):
                 raise MigrateError(
                     f"{name}: in {member['dir']} an incremental checkpoint "
