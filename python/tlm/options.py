@@ -186,7 +186,7 @@ OPTIONS = (
            help='what to do about a bound that cannot be kept; postcopy: see '
            '--converge',
            old={O_VIRSH: Old('--tlm-bound-action')}),
-    Option('converge', MIGRATING, parse=str, 
+    Option('converge', MIGRATING, parse=str,
            choices=('none', 'auto', 'postcopy'),
            help='what the live stage does after the pass over all RAM: end '
            '(none), or go on, and slow the guest, until the downtime limit '
@@ -223,11 +223,7 @@ OPTIONS = (
                                  'up. A VM whose coordinator is dead goes on '
                                  'after twice this time (default: 500ms)')},
            old={O_ESTIMATE: Old(bare='ms')}),
-    Option('buffer-packets', cluster.SAVING,
-           help='let each VM go on at once, and hold the packets that it '
-           'sends until all have stopped; a VM where that cannot be, because '
-           'of vhost for instance, waits for the others. Only for VMs that '
-           'reach each other by their network devices alone'),
+    cluster.BUFFER_PACKETS,
     Option('overcommit', MIGRATING, parse=units.steps, metavar='STEPS',
            help='put the vCPUs on fewer host CPUs: 0.5-(2) is two from half '
            'of the pass on',
@@ -252,8 +248,8 @@ OPTIONS = (
            'guest is to be paused, it is written in the pause (default: what '
            'the host has)'),
     Option('set', (*MIGRATING, *ONE_OR_MANY), parse=units.setting,
-           metavar='NAME=VALUE', many=True, help='any other migration parameter of QEMU, in its '
-           'own unit',
+           metavar='NAME=VALUE', many=True,
+           help='any other migration parameter of QEMU, in its own unit',
            old={O_VIRSH: Old('--tlm-set')}),
     Option('capability', (MIGRATE,), parse=str, metavar='NAME', many=True,
            help='another capability to turn on'),

@@ -692,7 +692,7 @@ class Running(unittest.TestCase):
                 # not what QEMU calls downtime
                 self.assertIn('Completed in 1.23 s, downtime 21 ms',
                               run.stdout)
-                self.assertRegex(run.stdout, r'post-copy +8.0 MiB +in 450 ms, '
+                self.assertRegex(run.stdout, r'post-copy +8.39 MB +in 450 ms, '
                                  'guest at the destination; it has asked for '
                                  '33 pages')
                 caps = [c['capability'] for command, a in qemu.asked

@@ -2,13 +2,21 @@
 """The subcommands of "tlm cluster", for the table (options.py)."""
 
 from ..checkpoint.commands import DONE_OR_NOT, NO_DISKS, WRONG_USAGE
-from ..table import Command
+from ..table import Command, Option
 
 SAVE, LIST, SHOW, VERIFY, PRUNE, WATCH, RESTORE = CLUSTER = tuple(
     f'cluster {word}' for word in
     ('save', 'list', 'show', 'verify', 'prune', 'watch', 'restore'))
 SAVING = (SAVE, WATCH)
 CONFIGURED = (*SAVING, RESTORE)
+
+# Options that nothing else has
+BUFFER_PACKETS = Option(
+    'buffer-packets', SAVING,
+    help='let each VM go on at once, and hold the packets that it sends until '
+    'all have stopped; a VM where that cannot be, because of vhost for '
+    'instance, waits for the others. Only for VMs that reach each other by '
+    'their network devices alone')
 
 VMS = ('[VM...]', 'NAME=SOCKET: what the VM is called in the set, and a QMP '
        'socket of it that nobody else uses (a path, or HOST:PORT); or '
@@ -68,8 +76,8 @@ CLUSTER_COMMANDS = (
         'Removes all but the K newest sets and those that they need, as they '
         'are incremental, and what was left over by a save that was killed: '
         'files, checkpoints that VMs hold, filters on their netdevs, and '
-        'settings of migration in them. Sets that are not whole are told of, not counted '
-        'and not removed.',
+        'settings of migration in them. Sets that are not whole are told of, '
+        'not counted and not removed.',
         DONE_OR_NOT, (('--dir /srv/cluster --keep 3', 'Keep three.'),)),
     Command(
         WATCH, 'save a cluster again and again',
