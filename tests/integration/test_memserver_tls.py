@@ -101,10 +101,12 @@ class Tls(ServerTool):
         self.has_all(one, '--instant')
 
     def test_parts(self):
-        """Saved by TLS, also between the servers."""
+        """By TLS, also between the servers."""
         servers = ','.join(self.x509(how=('--parts', 'all')))
-        self.refused('not restored by TLS yet', '--server', servers)
-        self.has_all(servers, '--allow-plain')
+        self.refused('TLS handshake.*(name|certificate)', '--server', servers,
+                     '--tls-hostname', ELSEWHERE)
+        self.has_all(servers, '--channels', '5')
+        self.into_waiting_qemu(servers)
 
     def test_server_killed(self):
         """The copy goes on, by TLS too."""

@@ -543,19 +543,6 @@ class Restoring(Case):
         self.assertEqual({c for s in self.servers.values()
                           for c in s.commands()}, {'show', 'list'})
 
-    def test_not_by_tls(self):
-        """A Unix socket needs none."""
-        self.play(Played(A, [checkpoint(part=0)]),
-                  Played(B, [checkpoint(part=1)]))
-        for uri, ok in (('tcp:x:1', False), ('unix:/x', True)):
-            wish = {'to': uri, 'tls': 'psk', 'tls_dir': '/x',
-                    'tls_user': 'qemu'}
-            if not ok:
-                self.assertRaisesRegex(MigrateError, 'not restored by TLS',
-                                       self.origin, **wish)
-                wish['allow_plain'] = True
-            self.assertIsInstance(self.origin(**wish), fromparts.FromParts)
-
     def test_not_in_parts(self):
         self.play(Played(A, [checkpoint()]))
         self.assertNotIsInstance(self.origin(), fromparts.FromParts)
@@ -563,7 +550,8 @@ class Restoring(Case):
     def test_one_fails(self):
         """Then all fail."""
         head, other = Ends(), Ends()
-        together = fromparts.Together({A: head, B: other})
+        together = fromparts.Together({A: lambda: head, B: lambda: other},
+                                      False)
         self.assertIsNone(together.ended())
         head.end = ''
         self.assertIsNone(together.ended())
@@ -573,6 +561,24 @@ class Restoring(Case):
         self.assertEqual(together.ended(), f'{B}: disk on fire')
         together.kill()
         self.assertTrue(head.killed and other.killed)
+
+    def test_head_first(self):
+        """With TLS nobody else connects before it has."""
+        head, other, started = Ends(), Ends(), []
+        together = fromparts.Together(
+            {A: lambda: head, B: lambda: started.append(B) or other}, True)
+        for told in ({}, {'state': 'connecting'}, {'state': 'lost'}):
+            head.told = told
+            together.pump()
+            self.assertEqual(started, [])
+        head.end = ''               # it cannot have got all from this one
+        self.assertIsNone(together.ended())
+        head.told, head.end = {'state': 'serving'}, None
+        for _ in range(2):
+            together.pump()
+            self.assertEqual(started, [B])
+        head.end = other.end = ''
+        self.assertEqual(together.ended(), '')
 
 
 class OtherDisks(unittest.TestCase):

@@ -62,7 +62,8 @@ static void look(Restore *r)
     if (r->instant) {
         instant_status(r->instant, &r->last);
     } else if (r->whole) {
-        r->last.state = INSTANT_SERVING;
+        r->last.state = whole_connected(r->whole) ? INSTANT_SERVING
+                                                  : INSTANT_CONNECTING;
         r->last.sent = whole_sent(r->whole);
     }
 }

@@ -2,6 +2,8 @@
 """A checkpoint that several tlm-memservers have in parts, as what a QEMU is
 restored from: all of them connect to it, each with its own channels."""
 
+import functools
+
 from ..errors import MigrateError
 from ..memserver import client, parity, sets
 from .fromserver import FromServer, Serving
@@ -20,11 +22,6 @@ def of(args):
         raise MigrateError(f"'{origin.name}' is in parts: those are not "
                            'restored as a domain yet. Write a command line '
                            'behind "--"')
-    if (args.to or origin.own) and origin.encryption.wanted(
-            args.to or origin.address(None, '')):
-        raise MigrateError(f"'{origin.name}' is in parts: those are not "
-                           'restored by TLS yet. On a network that you trust, '
-                           'say --allow-plain')
     parts = origin.shown['parts']
     if args.to and args.channels < parts:
         raise MigrateError(f"'{origin.name}' is in {parts} parts, each of "
@@ -38,9 +35,15 @@ class Together:
 
     ticket = None
 
-    def __init__(self, servings):
-        """@servings: address -> Serving, that of the head first."""
-        self.servings = servings
+    def __init__(self, starts, head_first):
+        """@starts: address -> a function that returns a Serving, that of the
+        head first; @head_first: the others wait until it has connected."""
+        self.servings, self._starts = {}, dict(starts)
+        self._start(1 if head_first else len(starts))
+
+    def _start(self, count):
+        for address in list(self._starts)[:count]:
+            self.servings[address] = self._starts.pop(address)()
 
     @property
     def told(self):
@@ -54,6 +57,8 @@ class Together:
     def pump(self):
         for serving in self.servings.values():
             serving.pump()
+        if self.told.get('state') not in (None, 'connecting', 'lost'):
+            self._start(len(self._starts))
 
     def may_have_begun(self):
         return any(s.may_have_begun() for s in self.servings.values())
@@ -63,7 +68,8 @@ class Together:
         ends = {a: s.ended() for a, s in self.servings.items()}
         why = [f'{address}: {end.removeprefix(f"{address}: ")}'
                for address, end in ends.items() if end]
-        return '\n'.join(why) or (None if None in ends.values() else '')
+        return '\n'.join(why) or \
+            (None if self._starts or None in ends.values() else '')
 
     def kill(self):
         for serving in self.servings.values():
@@ -102,7 +108,10 @@ class FromParts(FromServer):
         return False            # each of them is needed
 
     def serve(self, uri, **wish):
-        """By all of them.  Each refuses if it has another set by now."""
-        return Together({address: Serving(address, self.tls, {
-            'vm': self.vm, 'name': self.name, 'to': uri, 'set': self.set.id,
-            **self.encryption.wish(uri), **wish}) for address in self.servers})
+        """By all of them.  Each refuses if it has another set by now.  With
+        TLS, QEMU takes the first connection for the main stream."""
+        return Together(
+            {address: functools.partial(Serving, address, self.tls, {
+                'vm': self.vm, 'name': self.name, 'to': uri,
+                'set': self.set.id, **self.encryption.wish(uri), **wish})
+             for address in self.servers}, self.encryption.wanted(uri))

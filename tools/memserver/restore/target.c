@@ -253,6 +253,23 @@ gssize target_read(Target *t, void *to, size_t size, GError **errp)
     return n > 0 ? n : broken(t, n ? g_strerror(errno) : NULL, errp);
 }
 
+int target_closed(Target *t)
+{
+    uint8_t byte;
+    ssize_t n;
+
+    if (t->tls) {
+        /* QEMU ends a channel that it only reads from without a word. */
+        n = gnutls_record_recv(t->tls, &byte, 1);
+        return n == 0 || n == GNUTLS_E_PREMATURE_TERMINATION ? 1
+            : n < 0 && !gnutls_error_is_fatal(n) ? 0 : -1;
+    }
+    n = recv(t->fd, &byte, 1, 0);
+    return n == 0 ? 1
+        : n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK ||
+                    errno == EINTR) ? 0 : -1;
+}
+
 void target_end(Target *t)
 {
     if (t->tls) {

@@ -50,6 +50,12 @@ gssize target_write(Target *t, const struct iovec *iov, unsigned count,
 /* How many bytes have come; 0: none are there now; -1: the end, an error. */
 gssize target_read(Target *t, void *to, size_t size, GError **errp);
 
+/*
+ * 1: QEMU has closed it, and has taken all that was sent; 0: not yet; -1: it
+ * has closed it before, or says something.
+ */
+int target_closed(Target *t);
+
 /* Says that nothing follows, if that is possible now. */
 void target_end(Target *t);
 

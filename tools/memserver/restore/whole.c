@@ -53,7 +53,7 @@ struct Whole {
     Target *target;                     /* of the main stream */
     Out *out;
     Channel *channels;
-    gint stop;
+    gint stop, connected;
     Channel *failed;                    /* the first one, which stops all */
     uint64_t sent;
     bool shut;
@@ -313,6 +313,7 @@ static void speak_flush(Whole *w, uint8_t section)
 static bool begin(Whole *w, GError **errp)
 {
     if (w->part) {
+        g_atomic_int_set(&w->connected, 1);
         return open_channels(w, errp);
     }
     if (!target_connect(w->target, goes_on, w, errp)) {
@@ -321,7 +322,11 @@ static bool begin(Whole *w, GError **errp)
     /* The magic number tells QEMU which connection this is. */
     speak_header(w->out, w->image);
     speak_command(w->out, MIG_CMD_OPEN_RETURN_PATH, NULL, 0);
-    if (!flush(w, w->out, w->target, errp) || !open_channels(w, errp)) {
+    if (!flush(w, w->out, w->target, errp)) {
+        return false;
+    }
+    g_atomic_int_set(&w->connected, 1);
+    if (!open_channels(w, errp)) {
         return false;
     }
     speak_flush(w, QEMU_VM_SECTION_START);
@@ -360,18 +365,19 @@ static bool send_rest(Whole *w, GError **errp)
     return flush(w, w->out, w->target, errp);
 }
 
-/* QEMU closes its channels when it has all, or has failed.  Without TLS. */
+/* QEMU closes its channels when it has all, or has failed. */
 static bool await_closed(Channel *c, GError **errp)
 {
     struct pollfd p = { .fd = target_fd(c->target), .events = POLLIN };
-    uint8_t byte;
+    int closed;
 
-    while (poll(&p, 1, WAIT_MS) <= 0) {
+    while (!(closed = target_closed(c->target))) {
+        poll(&p, 1, WAIT_MS);
         if (stopped(c->w)) {
             return ms_fail(errp, "ended as told to");
         }
     }
-    return recv(target_fd(c->target), &byte, 1, 0) == 0 ||
+    return closed > 0 ||
            ms_fail(errp, "channel %u: QEMU has not taken all of it; its "
                    "messages may tell why", c->id);
 }
@@ -429,11 +435,6 @@ Whole *whole_new(MemImage *image, const WholeWish *wish, GError **errp)
                 "needed, not %u", parts, wish->channels);
         return NULL;
     }
-    /* QEMU would take the first one that connects for the main stream. */
-    if (wish->target.tls && wish->parts > 1) {
-        ms_fail(errp, "a checkpoint in parts cannot be restored by TLS yet");
-        return NULL;
-    }
     if (wish->uuid && !g_uuid_string_is_valid(wish->uuid)) {
         ms_fail(errp, "'%s' is no UUID", wish->uuid);
         return NULL;
@@ -481,6 +482,11 @@ void whole_free(Whole *w)
 uint64_t whole_sent(Whole *w)
 {
     return __atomic_load_n(&w->sent, __ATOMIC_RELAXED);
+}
+
+bool whole_connected(Whole *w)
+{
+    return g_atomic_int_get(&w->connected);
 }
 
 void whole_stop(Whole *w)

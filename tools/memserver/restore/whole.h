@@ -39,8 +39,13 @@ void whole_free(Whole *w);
  */
 bool whole_run(Whole *w, GError **errp);
 
-/* These two are for any thread. */
+/* These are for any thread. */
 uint64_t whole_sent(Whole *w);          /* bytes of pages */
+/*
+ * QEMU has the main stream.  With TLS it takes the first connection for that,
+ * so the servers of other parts must not connect before.
+ */
+bool whole_connected(Whole *w);
 void whole_stop(Whole *w);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Whole, whole_free)
