@@ -7,6 +7,8 @@ import os
 from tlmtest.vm import VmError, wait_until
 
 PATIENCE_S = 10                 # for threads that are about to end
+# Beginnings of their names: migration, the dry run
+OURS = 'mig/', 'multifd', 'tlm-'
 
 
 def _threads(vm):
@@ -39,7 +41,7 @@ def compare(vm, before):
     """Raises VmError with what is there and was not."""
     def migrating():
         return [name for name in _threads(vm).values()
-                if name.startswith(('mig/', 'multifd'))]
+                if name.startswith(OURS)]
 
     def files():
         return sorted(os.readlink(f'/proc/{vm.pid}/fd/{fd}')

@@ -20,16 +20,17 @@ LIMIT_S = 240                   # a case takes a second or two
 
 
 class Result:
-    def __init__(self, seed, end, wrong, seconds):
+    def __init__(self, seed, end, wrong, seconds, stock=False):
         self.seed, self.end, self.wrong = seed, end, wrong
-        self.seconds = seconds
+        self.seconds, self.stock = seconds, stock
 
     def __str__(self):
         line = f'{self.seed} {describe(self.seed)}: {self.end}, ' \
                f'{self.seconds:.1f} s'
         if self.wrong is not None:
             line = f'FAILED {line}\n{self.wrong}\nAgain: ' \
-                   f'tests/faults/run --seed {self.seed} --count 1'
+                   f'tests/faults/run --seed {self.seed} --count 1' + \
+                   (' --stock' if self.stock else '')
         return line
 
 
@@ -63,7 +64,7 @@ def run_case(seed, stock=False):
         end, wrong = 'wrong', traceback.format_exc(limit=-3)
     finally:
         signal.alarm(0)
-    return Result(seed, end, wrong, time.monotonic() - start)
+    return Result(seed, end, wrong, time.monotonic() - start, stock)
 
 
 def run(seeds, jobs, stock=False):
