@@ -48,8 +48,9 @@ class Lists(unittest.TestCase):
                            'tests/integration/meson.build')
 
     def test_faults(self):
-        self.assert_listed('tests/faults/test_*.py',
-                           'tests/integration/meson.build')
+        for where in ('tests/faults', 'tests/differ'):
+            self.assert_listed(where + '/test_*.py',
+                               'tests/integration/meson.build')
 
     def test_scripts(self):
         self.assert_listed('tests/scripts/test_*.py', 'tests/meson.build')
