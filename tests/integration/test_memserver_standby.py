@@ -23,6 +23,9 @@ from tlmtest import env
 from tlmtest.vm import die_with_parent, wait_until
 
 
+LATE = 5                        # times that a kill may be too late
+
+
 class StandbyCase(MemServerCase):
     """self.qmp: of the source"""
 
@@ -30,6 +33,9 @@ class StandbyCase(MemServerCase):
         directory = tempfile.TemporaryDirectory(prefix='tlm-standby-')
         self.addCleanup(directory.cleanup)
         self.standby_dir = directory.name
+        return self.begin_again(server, line)
+
+    def begin_again(self, server, line):
         tool = subprocess.Popen(
             [command.TOOL, 'checkpoint', 'standby', '--dir', self.standby_dir,
              '--server', server.address, '--vm', 'vm1', '--', *line],
@@ -63,8 +69,8 @@ class StandbyCase(MemServerCase):
         return dst
 
     def wait_ready(self, name):
-        wait_until(lambda: self.state().get('name') == name, 120,
-                   f'{name} is ready')
+        wait_until(lambda: self.state().get('name') == name and
+                   'replaces' not in self.state(), 120, f'{name} is ready')
         return self.state()
 
     def save_to(self, server, name, *more):
@@ -82,6 +88,17 @@ class StandbyCase(MemServerCase):
             check=False)
         self.assertEqual(run.returncode, code, run.stderr)
         return json.loads(run.stdout) if code == 0 else run.stderr
+
+    @staticmethod
+    def users_of(socket):
+        """Processes with it in their command lines"""
+        found = []
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            with contextlib.suppress(OSError), \
+                    open(f'/proc/{pid}/cmdline', 'rb') as f:
+                if socket.encode() in f.read():
+                    found.append(pid)
+        return found
 
     @staticmethod
     def is_gone(state):
@@ -151,7 +168,37 @@ class Standby(StandbyCase, command.ServerTool):
         tool.terminate()
         self.assertEqual(tool.wait(60), 0)
         self.assertTrue(self.is_gone(state))
-        self.assertEqual(os.listdir(self.standby_dir), ['.lock'])
+        self.assertEqual(sorted(os.listdir(self.standby_dir)),
+                         ['.lock', '.standby'])
+
+    def test_killed_in_mid_load(self):
+        """The next one ends the QEMU that it finds, and its own."""
+        server = self.server()
+        self.source()
+        dst, path = self.to_be(), None
+        for number in range(LATE):
+            self.save_to(server, str(number))
+            tool = self.begin(server, dst.command)
+            path = os.path.join(self.standby_dir, 'loading.json')
+            while not os.path.exists(path) and tool.poll() is None:
+                pass
+            tool.kill()
+            tool.wait()
+            if os.path.exists(path) and not self.state():
+                break               # else it was done before
+            self.end_qemu()
+        with open(path, encoding='utf-8') as f:
+            left = json.load(f)
+        again = self.begin_again(server, dst.command)
+        self.wait_ready(str(number))
+        wait_until(lambda: not os.path.exists(path), 60, 'it is noted')
+        self.assertFalse(os.path.exists(os.path.dirname(left['qmp'])))
+        self.assertEqual(self.users_of(left['qmp']), [])
+        other = self.begin_again(server, dst.command)
+        self.assertEqual(other.wait(60), 1)
+        self.assertIn('another', other.stderr.read())
+        again.terminate()
+        self.assertEqual(again.wait(60), 0)
 
     def test_parts(self):
         """Nothing is started, and it says why."""

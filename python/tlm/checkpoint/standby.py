@@ -7,7 +7,9 @@ one another QEMU is started and loaded; then it takes the place of the one
 before, which is ended.  This never lets a guest run: "takeover" does.
 
     DIR/standby.json    the QEMU that is ready, and what it has
-    DIR/.lock           whoever changes that holds it
+    DIR/loading.json    one that is being loaded
+    DIR/.lock           whoever changes the first of them holds it
+    DIR/.standby        "standby" holds it
 """
 
 import argparse
@@ -29,7 +31,8 @@ from . import disks, drives, durable, fresh, launch, machine, serverdisks
 from .fromserver import FromServer
 from .signals import Interrupted, Signals
 
-STATE, LOCK = 'standby.json', '.lock'
+STATE, LOADING = 'standby.json', 'loading.json'
+LOCK, ALONE = '.lock', '.standby'
 ASK_S = 0.5
 
 
@@ -39,30 +42,47 @@ class Place:
     def __init__(self, directory):
         self.directory = os.path.abspath(directory)
         self.path = os.path.join(self.directory, STATE)
+        self.loading = os.path.join(self.directory, LOADING)
 
     @contextlib.contextmanager
-    def locked(self):
-        fd = os.open(os.path.join(self.directory, LOCK),
+    def _held(self, name, how):
+        fd = os.open(os.path.join(self.directory, name),
                      os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(fd, how)
             yield
         finally:
             os.close(fd)
 
-    def read(self):
+    def locked(self):
+        return self._held(LOCK, fcntl.LOCK_EX)
+
+    @contextlib.contextmanager
+    def alone(self):
+        """What is being loaded is this one's."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._held(ALONE, fcntl.LOCK_EX |
+                                               fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise MigrateError(f'{self.directory}: another "tlm '
+                                   'checkpoint standby" is at work in it') \
+                    from None
+            yield
+
+    def read(self, path=None):
         """None: there is none."""
         try:
-            with open(self.path, encoding='utf-8') as f:
+            with open(path or self.path, encoding='utf-8') as f:
                 return json.load(f)
         except FileNotFoundError:
             return None
 
-    def write(self, content):
-        durable.write(self.path, json.dumps(content, indent=2) + '\n')
+    def write(self, content, path=None):
+        durable.write(path or self.path, json.dumps(content, indent=2) + '\n')
 
-    def forget(self):
-        durable.discard(self.path)
+    def forget(self, path=None):
+        durable.discard(path or self.path)
 
 
 def age_ms(created):
@@ -70,25 +90,38 @@ def age_ms(created):
     return (datetime.datetime.now(datetime.UTC) - then).total_seconds() * 1000
 
 
-def runs(state):
-    """Is it still the process that was started?"""
+def _is(pid, state):
     try:
         return f"unix:{state['qmp']},server=on,wait=off" in \
-            machine.words_of(state['pid'])
+            machine.words_of(pid)
     except (OSError, UnicodeDecodeError):
         return False
 
 
-def end(state):
-    """Of one that is not needed; nobody has written to its overlays."""
-    if runs(state):
-        fd = os.pidfd_open(state['pid'])
+def runs(state):
+    """Is it still the process that was started?"""
+    return _is(state['pid'], state)
+
+
+def _kill(pid, state):
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
         try:
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
-            while runs(state):
+            if _is(pid, state):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            while _is(pid, state):
                 time.sleep(launch.POLL_S)
         finally:
             os.close(fd)
+
+
+def end(state):
+    """Of one that is not needed; nobody has written to its overlays.  One
+    that was noted before it was started is found by its socket."""
+    for pid in [state['pid']] if 'pid' in state else \
+            [int(pid) for pid in os.listdir('/proc') if pid.isdigit()]:
+        if _is(pid, state):
+            _kill(pid, state)
     notes = serverdisks.Records(state['vm'])
     for path in state['disks']:
         durable.discard(path)
@@ -144,7 +177,10 @@ class Standby:
                          serverdisks.Records(origin.vm)) as overlays:
             line = drives.on(words, directory, used, not self.command,
                              overlays.make)
-            with launch.Qemu(line.words, directory, Qmp) as qemu:
+            starting = launch.Qemu(line.words, directory, Qmp)
+            self.place.write({'qmp': starting.socket, 'vm': origin.vm,
+                              'disks': overlays.made}, self.place.loading)
+            with starting as qemu:
                 origin.load(qemu)
                 return {**qemu.told(), 'vm': origin.vm, 'name': name,
                         'created': shown['created'],
@@ -158,10 +194,27 @@ class Standby:
             if old and 'taken' in old:
                 end(new)
                 return False
-            self.place.write(new)
-        if old:
-            end(old)
+            self.place.write({**new, 'replaces': old} if old else new)
+        self._forget_old()
         return True
+
+    def _forget_old(self):
+        """The one that was ready before is not needed any more."""
+        with self.place.locked():
+            state = self.place.read()
+            old = state.pop('replaces', None) if state else None
+            if old:
+                end(old)
+                self.place.write(state)
+
+    def tidy(self):
+        """After one that was killed, or could not load."""
+        state = self.place.read()
+        left = self.place.read(self.place.loading)
+        if left and left['qmp'] != (state or {}).get('qmp'):
+            end(left)
+        self.place.forget(self.place.loading)
+        self._forget_old()
 
     def turn(self):
         """Returns False at the end."""
@@ -178,8 +231,10 @@ class Standby:
             new = self._load(shown)
         except MigrateError:
             self.bad = wanted
+            self.tidy()
             raise
         going_on = self._replace(new)
+        self.place.forget(self.place.loading)
         if going_on:
             ms = 1000 * (time.monotonic() - start)
             self.say(f"Ready: {new['name']} of {new['vm']}, process "
@@ -223,10 +278,13 @@ def main(parser, words):
     if old and 'taken' in old:
         raise MigrateError(f"{place.path}: '{old['name']}' was taken over "
                            'from here. Remove this file to begin anew')
-    with Signals() as signals:
+    with Signals() as signals, place.alone():
+        standby = Standby(args, command)
+        standby.tidy()
         try:
-            Standby(args, command).run(signals)
+            standby.run(signals)
         except Interrupted:
+            standby.tidy()
             with place.locked():
                 old = place.read()
                 if old and 'taken' not in old:
