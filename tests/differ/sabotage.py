@@ -17,6 +17,11 @@ class Sabotage:
     def __init__(self, kind, conditions=()):
         self.kind, self.conditions = kind, dict(conditions)
 
+    def __str__(self):
+        """As --sabotage takes it."""
+        return self.kind + ':' * bool(self.conditions) + ','.join(
+            f'{key}={value}' for key, value in self.conditions.items())
+
     def of(self, case):
         """What happens to that case: this, or None."""
         return self if self.conditions.items() <= case.items() else None

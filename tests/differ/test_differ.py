@@ -21,7 +21,6 @@ from tlmtest import env
 
 import differ
 import keys
-from sabotage import Sabotage
 from shrink import shrink
 
 SAMPLE = 12
@@ -173,12 +172,16 @@ class Migrations(unittest.TestCase):
         """The program finds it, and shrinks it to that."""
         with mock.patch.object(keys, 'draw', lambda _: keys.parse(
                 case.split())):
-            status, out = run_program(
-                '--count', '1', '--jobs', '1', '--tries', '1', '--sabotage',
-                f"{kind}:{smallest.replace(' ', ',')}")
+            sabotage = f"{kind}:{smallest.replace(' ', ',')}"
+            status, out = run_program('--count', '1', '--jobs', '1',
+                                      '--tries', '1', '--sabotage', sabotage)
         self.assertEqual(status, 1, out)
         self.assertIn(f'shrinking: {wrong}\n', out)
-        self.assertIn(f'Again: tests/differ/run {smallest}\n', out)
+        again = f'{smallest} --sabotage {sabotage}'
+        self.assertIn(f'Again: tests/differ/run {again}\n', out)
+        status, repeated = run_program(*again.split())
+        self.assertEqual(status, 1, repeated)
+        self.assertIn(f'FAILED: {wrong}\n', repeated)
         self.assertRegex(out, r'\n0 passed, 1 failed; 1 wrong\n$')
         return out
 
@@ -202,12 +205,13 @@ class Migrations(unittest.TestCase):
 
     def test_command_of_a_case(self):
         status, out = run_program('ram=48')
-        self.assertEqual(out, 'TLM: completed\nQEMU alone: completed\n')
+        self.assertEqual(out,
+                         'TLM: completed\nQEMU alone: completed\npassed\n')
         self.assertEqual(status, 0)
         status, out = run_program('zero-page=legacy')
         self.assertTrue(re.match(
             r"TLM: refused \(.*'zero-page-detection'.*\)\n"
-            r'QEMU alone: completed\n$', out), out)
+            r'QEMU alone: completed\npassed\n$', out), out)
         self.assertEqual(status, 0)
 
     def test_side_where_the_guest_runs(self):
