@@ -194,13 +194,15 @@ class Move:
 
     def _follow(self):
         """Returns the last query-migrate."""
-        begin = time.monotonic()
+        begin = None            # of the live stage
         limited = True
 
         def over():
-            nonlocal limited
+            nonlocal begin, limited
             info = self.src.qmp('query-migrate')
             now = info.get('status')
+            if now == 'active':
+                begin = begin or time.monotonic()
             if now == 'active' and not self.done and \
                     info['ram']['transferred'] >= int(self.case['at']) * MB:
                 self.done = True
@@ -209,8 +211,9 @@ class Move:
                 # It may fail, or be over, before it hears of it
                 with contextlib.suppress(VmError):
                     self.src.qmp('migrate-continue', state=now)
-            if limited and time.monotonic() - begin > LIMITED_S:
+            if limited and begin and time.monotonic() - begin > LIMITED_S:
                 limited = False
+                self.done = True        # or it would limit it again
                 migration.set_parameters(self.src, max_bandwidth=0,
                                          downtime_limit=NO_LIMIT_MS)
             return info if now in migration.FINAL else None
