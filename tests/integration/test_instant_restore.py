@@ -34,6 +34,7 @@ from tlmtest.vm import Vm, die_with_parent, wait_until
 TOOL = os.path.join(env.ROOT, 'scripts/tlm')
 REPEAT = int(os.environ.get('TLM_REPEAT', '1'))
 ROUND_TRIP_S = 0.02
+SLOW_ROUND_TRIP_S = 0.2
 HUGE_RAM = ('--page-size', f'ram0={hugepages.SIZE_MB * MB}')
 
 
@@ -296,6 +297,22 @@ class FarAway(InstantCase):
                     self.assert_guest_well(guest, dst)
                 else:
                     self.finish(guest, src, dst)
+
+
+    def test_devices_are_the_last(self):
+        """All data has come before QEMU has loaded the devices, which ask for
+        pages one by one, zero pages too."""
+        guest = LinuxGuest(mem_mb=384, ws=24)
+        src, path = self.save(guest, extra=VIRTIO)
+        src.close()
+        dst, to = self.waiting(guest, running=True, extra=VIRTIO)
+        path_there = Delay(('127.0.0.1', int(to.split(':')[-1])),
+                           SLOW_ROUND_TRIP_S / 2)
+        self.addCleanup(path_there.close)
+        self.assert_served(self.serve(
+            path, f'tcp:127.0.0.1:{path_there.port}'))
+        migration.wait_status(dst, 'completed')
+        self.assert_guest_well(guest, dst)
 
 
 @unittest.skipIf(ShapedLink.missing(), ShapedLink.missing())

@@ -44,6 +44,12 @@
 #define EBB_AFTER (20 * MS)
 #define SLOW_START (150 * MS)
 
+/*
+ * When it goes on for another server: QEMU has loaded the devices if it has
+ * not asked for so long, which is longer than any round trip.
+ */
+#define LOADED_AFTER (2000 * MS)
+
 /* What may be made up of a rate after a delay */
 #define RATE_BURST (10 * MS)
 
@@ -272,11 +278,16 @@ static bool send_others(Instant *s, int64_t now)
 /*
  * The end: nothing is owed, and QEMU has answered what was sent behind the
  * last page; so it has loaded all.  Zero pages that nobody has asked for stay
- * missing: QEMU ends its userfaultfd now, and the kernel makes them.
+ * missing: QEMU ends its userfaultfd now, and the kernel makes them.  But not
+ * before it has loaded the devices: it waits for that, and a device that needs
+ * a zero page would wait for the page.  That PONG may have gone to a server
+ * before this one.  But while QEMU loads them it asks again and again.
  */
 static void send_end(Instant *s, int64_t now)
 {
-    if (owed_left(s->owed) || order_has_requests(s->order)) {
+    if (owed_left(s->owed) || order_has_requests(s->order) ||
+        !had_pong(s, PING_LOADED) ||
+        (s->resume && now - MAX(s->asked, s->served) < LOADED_AFTER)) {
         return;
     }
     if (s->unpinged) {
