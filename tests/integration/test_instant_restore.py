@@ -279,6 +279,12 @@ class Recovery(InstantCase):
 
 
 class FarAway(InstantCase):
+    def far(self, to, round_trip_s):
+        """Where to connect, to be so far from @to."""
+        path = Delay(('127.0.0.1', int(to.split(':')[-1])), round_trip_s / 2)
+        self.addCleanup(path.close)
+        return f'tcp:127.0.0.1:{path.port}'
+
     def test_round_trip(self):
         """Each request takes long, and so do all answers."""
         for running in (False, True):
@@ -286,18 +292,14 @@ class FarAway(InstantCase):
                 guest = RomGuest(ws_mb=64)
                 src, path = self.save(guest)
                 dst, to = self.waiting(guest, running=running)
-                path_there = Delay(('127.0.0.1', int(to.split(':')[-1])),
-                                   ROUND_TRIP_S / 2)
-                self.addCleanup(path_there.close)
                 told = self.assert_served(self.serve(
-                    path, f'tcp:127.0.0.1:{path_there.port}'))
+                    path, self.far(to, ROUND_TRIP_S)))
                 self.assertGreater(told['ended-us'], 1e6 * ROUND_TRIP_S)
                 if running:
                     migration.wait_status(dst, 'completed')
                     self.assert_guest_well(guest, dst)
                 else:
                     self.finish(guest, src, dst)
-
 
     def test_devices_are_the_last(self):
         """All data has come before QEMU has loaded the devices, which ask for
@@ -306,11 +308,7 @@ class FarAway(InstantCase):
         src, path = self.save(guest, extra=VIRTIO)
         src.close()
         dst, to = self.waiting(guest, running=True, extra=VIRTIO)
-        path_there = Delay(('127.0.0.1', int(to.split(':')[-1])),
-                           SLOW_ROUND_TRIP_S / 2)
-        self.addCleanup(path_there.close)
-        self.assert_served(self.serve(
-            path, f'tcp:127.0.0.1:{path_there.port}'))
+        self.assert_served(self.serve(path, self.far(to, SLOW_ROUND_TRIP_S)))
         migration.wait_status(dst, 'completed')
         self.assert_guest_well(guest, dst)
 

@@ -138,6 +138,15 @@ class Saved(Case):
         self.assertEqual(code, 1)
         self.assertIn("a set 'one' already", err)
 
+    def test_clock_set_back(self):
+        """The set that is saved last is the newest one."""
+        self.play()
+        with mock.patch('tlm.checkpoint.catalogue._text',
+                        lambda _: '2999-01-01T00:00:00.000000Z'):
+            self.assert_saved('old')
+        self.assert_saved('one')
+        self.assertEqual(self.sets.newest().name, 'one')
+
     def test_late_and_slow(self):
         """The first to stop waits for the last."""
         cluster = self.play(a={'takes': {'live': 0.3}},

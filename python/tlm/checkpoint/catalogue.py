@@ -48,10 +48,10 @@ def _text(moment):
 
 
 @contextlib.contextmanager
-def lock(directory, mode, busy):
+def lock(directory, mode, busy, name=LOCK):
     """Raises MigrateError, @busy, if somebody else holds it.  @mode: of a lock
     that is new"""
-    fd = os.open(os.path.join(directory, LOCK),
+    fd = os.open(os.path.join(directory, name),
                  os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
         try:
@@ -191,11 +191,19 @@ class Catalogue:
         prune() removes; so that is what it is, if the clock was set back,
         too."""
         told = _text(datetime.datetime.now(datetime.UTC))
-        newest = max((e.age[0] for e in self.entries()), default='')
+        newest = max(map(self._created, self._named(MANIFEST)), default='')
         if told > newest:
             return told
         return _text(datetime.datetime.fromisoformat(newest) +
                      datetime.timedelta(microseconds=1))
+
+    def _created(self, name):
+        """Whether it is whole does not matter, so nobody is asked."""
+        try:
+            return manifest.read(self.path(name, MANIFEST),
+                                 lambda content: None)['created']
+        except (MigrateError, KeyError):
+            return ''
 
     def add(self, name, content):
         """NAME.part becomes a checkpoint.  Returns the manifest."""

@@ -27,7 +27,8 @@ from ..figures import duration
 from ..memserver import client
 from ..memserver.look import the_only_vm
 from ..qmp import Qmp
-from . import disks, drives, durable, fresh, launch, machine, serverdisks
+from . import (catalogue, disks, drives, durable, fresh, launch, machine,
+               serverdisks)
 from .fromserver import FromServer
 from .signals import Interrupted, Signals
 
@@ -45,30 +46,20 @@ class Place:
         self.loading = os.path.join(self.directory, LOADING)
 
     @contextlib.contextmanager
-    def _held(self, name, how):
-        fd = os.open(os.path.join(self.directory, name),
+    def locked(self):
+        fd = os.open(os.path.join(self.directory, LOCK),
                      os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, how)
+            fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
 
-    def locked(self):
-        return self._held(LOCK, fcntl.LOCK_EX)
-
-    @contextlib.contextmanager
     def alone(self):
         """What is being loaded is this one's."""
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(self._held(ALONE, fcntl.LOCK_EX |
-                                               fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise MigrateError(f'{self.directory}: another "tlm '
-                                   'checkpoint standby" is at work in it') \
-                    from None
-            yield
+        return catalogue.lock(
+            self.directory, 0o600, f'{self.directory}: another "tlm '
+            'checkpoint standby" is at work in it', ALONE)
 
     def read(self, path=None):
         """None: there is none."""
