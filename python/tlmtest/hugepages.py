@@ -27,14 +27,23 @@ def _reserved(number=None):
         return int(f.read())
 
 
-def reserve(case, size_mb):
-    """So much more, until @case has ended and its QEMUs with it.  Skips it
-    where the host has none."""
+def take(size_mb, at_end):
+    """So much more, until what at_end(function, argument) notes is called.
+    Returns why the host has none, or None."""
     before = _reserved()
     wanted = before + size_mb // SIZE_MB
     try:
-        case.addCleanup(_reserved, before)
-        if _reserved(wanted) < wanted:
-            case.skipTest(f'the host has no {size_mb} MiB of huge pages')
+        there = _reserved(wanted)
     except PermissionError:
-        case.skipTest('huge pages cannot be reserved')
+        return 'huge pages cannot be reserved'
+    at_end(_reserved, before)
+    return None if there >= wanted else \
+        f'the host has no {size_mb} MiB of huge pages'
+
+
+def reserve(case, size_mb):
+    """Until @case has ended, and its QEMUs with it.  Skips it where the host
+    has none."""
+    why = take(size_mb, case.addCleanup)
+    if why:
+        case.skipTest(why)

@@ -5,10 +5,9 @@
 import os
 import tempfile
 
+from tlmtest import hugepages
 from tlmtest.guests import LinuxGuest, RomGuest
 
-HUGE_PAGES = '/proc/sys/vm/nr_hugepages'
-HUGE_MB = 2
 MEMORY_MB = 128
 HIGH_MB = 4608                  # so that RAM lies on both sides of the hole
 DISK = 64 << 20
@@ -39,25 +38,12 @@ def backend(kind, *options):
     return make
 
 
-def _reserved(number=None):
-    """Huge pages; @number: so many are to be."""
-    if number is not None:
-        with open(HUGE_PAGES, 'w', encoding='ascii') as f:
-            f.write(str(number))
-    with open(HUGE_PAGES, encoding='ascii') as f:
-        return int(f.read())
-
-
 def huge(exits):
-    before = _reserved()
-    wanted = before + 2 * MEMORY_MB // HUGE_MB      # of both sides
-    exits.callback(_reserved, before)
-    try:
-        if _reserved(wanted) < wanted:
-            raise Missing('too few huge pages')
-    except PermissionError:
-        raise Missing('huge pages cannot be reserved') from None
-    return backend('memfd', 'hugetlb=on', f'hugetlbsize={HUGE_MB}M')(exits)
+    why = hugepages.take(2 * MEMORY_MB, exits.callback)     # of both sides
+    if why:
+        raise Missing(why)
+    return backend('memfd', 'hugetlb=on',
+                   f'hugetlbsize={hugepages.SIZE_MB}M')(exits)
 
 
 def disk(*devices):
