@@ -225,8 +225,8 @@ class FakePeer:
 class FakeHead:
     """Listens as the head of a set would."""
 
-    def __init__(self):
-        self.listener = socket.create_server(('127.0.0.1', 0))
+    def __init__(self, **more):
+        self.listener = socket.create_server(('127.0.0.1', 0), **more)
         self.uri = 'tcp:127.0.0.1:%d' % self.listener.getsockname()[1]
         self.peer = None
 
@@ -731,6 +731,26 @@ class Faults(FakeCase):
         head.send(FakePeer.LAYOUT, struct.pack('>IH', 2, 2) + b'pc' +
                   bytes(2) + b'\6pc.ram' + struct.pack('>Q', 1 << 40))
         self.assert_failed(servers, [session], None, 'announced were 1048576')
+
+    def test_fails_before_it_has_connected(self):
+        """The head, which is slow to take the connection, hears why."""
+        servers = self.servers(1)
+        head = FakeHead(backlog=0)
+        self.addCleanup(head.close)
+        _, _, port = head.uri.split(':')
+        with socket.create_connection(('127.0.0.1', int(port))):
+            session = servers[0][1].announce(
+                set=str(uuid.uuid4()), parts=2, part=1, channels=2,
+                head=head.uri)
+            s = connect(session['uri'])
+            self.addCleanup(s.close)
+            s.sendall(struct.pack('>II16sB39s', 0x11223344, 1, b'', 0, b''))
+            self.assertEqual(s.recv(1), b'')
+            head.listener.accept()[0].close()
+        self.assertEqual(head.accept()[8:44].decode(), session['set'])
+        why = 'channel 0 comes, which is that of part 0'
+        self.assertIn(why, head.hear_until(FakePeer.FAILED).decode())
+        self.assert_failed(servers, [session], None, why)
 
     def test_head_fails_after_stored(self):
         """Told so: nothing is left. Lost: it is kept, and can be removed."""

@@ -6,6 +6,7 @@
 
 import os
 import shutil
+import socket
 import tempfile
 import unittest
 
@@ -131,6 +132,16 @@ class Tls(ServerTool):
         run = self.servers[0].call(
             *self.tls, 'restore', 'vm=vm1', f'to=tcp:{ELSEWHERE}:1')
         self.assertIn('say tls=true', run.stderr)
+
+    def test_silent_server(self):
+        """It takes the connection, and is not waited for without end."""
+        self.x509()
+        with socket.create_server(('127.0.0.1', 0)) as silent:
+            self.servers[0].address = \
+                'tcp:127.0.0.1:%d' % silent.getsockname()[1]
+            run = self.servers[0].call(*self.tls, 'list')
+        self.assertEqual(run.returncode, 1)
+        self.assertIn('the other side does not answer', run.stderr)
 
 
 if __name__ == '__main__':

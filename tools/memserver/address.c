@@ -155,13 +155,13 @@ int address_listen(const char *address, unsigned mode, char **real,
  * A host that does not answer at all would take minutes.  Linux limits
  * connect() as it does send().
  */
-static bool connect_soon(int fd, const struct addrinfo *a)
+static bool connect_soon(int fd, const void *to, socklen_t size)
 {
     struct timeval limit = { .tv_sec = CONNECT_SECONDS }, none = { 0 };
 
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-    if (connect(fd, a->ai_addr, a->ai_addrlen)) {
-        errno = errno == EINPROGRESS ? ETIMEDOUT : errno;
+    if (connect(fd, to, size)) {
+        errno = errno == EINPROGRESS || errno == EAGAIN ? ETIMEDOUT : errno;
         return false;
     }
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
@@ -179,7 +179,7 @@ int address_connect(const char *address, GError **errp)
             return -1;
         }
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd < 0 || connect(fd, (void *)&sun, sizeof(sun))) {
+        if (fd < 0 || !connect_soon(fd, &sun, sizeof(sun))) {
             return failed(fd, address, "connect", errp);
         }
         return fd;
@@ -187,7 +187,7 @@ int address_connect(const char *address, GError **errp)
     list = resolve(address, errp);
     for (struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
         fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd >= 0 && !connect_soon(fd, a)) {
+        if (fd >= 0 && !connect_soon(fd, a->ai_addr, a->ai_addrlen)) {
             int saved = errno;
 
             close(fd);

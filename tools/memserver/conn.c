@@ -60,6 +60,9 @@ static void set_timeout(Conn *c, int option, unsigned seconds)
     setsockopt(c->fd, SOL_SOCKET, option, &tv, sizeof(tv));
 }
 
+/* A server that has accepted the connection, and then says nothing. */
+#define HANDSHAKE_SECONDS 10
+
 void conn_impatient(Conn *c, unsigned seconds)
 {
     set_timeout(c, SO_RCVTIMEO, seconds);
@@ -108,12 +111,14 @@ Conn *conn_open(const char *address, const TlsCreds *tls, const char *host,
     Conn *c = fd >= 0 ? conn_new(fd) : NULL;
 
     if (c && tls) {
+        conn_impatient(c, HANDSHAKE_SECONDS);
         c->tls = tls_session(tls, host ? host : own, errp);
         if (!c->tls || !handshake(c, errp)) {
             g_prefix_error(errp, "%s: ", address);
             conn_free(c);
             return NULL;
         }
+        conn_impatient(c, 0);
     }
     return c;
 }

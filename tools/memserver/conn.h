@@ -31,7 +31,7 @@ Conn *conn_open(const char *address, const TlsCreds *tls, const char *host,
 
 /*
  * As the server, behind conn_new().  Until conn_patient() no read waits longer
- * than @seconds.
+ * than @seconds; 0: they wait as long as it takes.
  */
 bool conn_accept_tls(Conn *c, const TlsCreds *creds, GError **errp);
 void conn_impatient(Conn *c, unsigned seconds);

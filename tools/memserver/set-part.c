@@ -114,6 +114,21 @@ static bool on_failed(void *opaque, const char *text, GError **errp)
     return ms_fail(errp, "it has failed: %s", text);
 }
 
+/* What failed before there was a connection has not been told to anybody. */
+static bool told_failure(Session *s, Conn *c, GError **errp)
+{
+    g_autoptr(GByteArray) message = g_byte_array_new();
+    g_autoptr(GError) error = NULL;
+
+    if (!session_failed(s, &error)) {
+        return false;
+    }
+    peer_put_failed(message, error->message);
+    set_tell(c, message, NULL);
+    g_propagate_error(errp, g_steal_pointer(&error));
+    return true;
+}
+
 static Conn *introduce(Session *s, GError **errp)
 {
     g_autoptr(GByteArray) message = g_byte_array_new();
@@ -126,6 +141,7 @@ static Conn *introduce(Session *s, GError **errp)
     bool tls = config->tls && g_str_has_prefix(set->head, "tcp:");
     Conn *c = conn_open(set->head, tls ? config->tls_client : NULL, NULL,
                         errp);
+    bool ok;
 
     if (!c) {
         return NULL;
@@ -137,11 +153,9 @@ static Conn *introduce(Session *s, GError **errp)
     g_mutex_lock(&s->lock);
     set->conn = c;
     g_mutex_unlock(&s->lock);
-    if (!set_tell(c, message, errp)) {
-        c = NULL;
-    }
+    ok = set_tell(c, message, errp) && !told_failure(s, c, errp);
     g_mutex_unlock(&set->telling);
-    return c;
+    return ok ? c : NULL;
 }
 
 /* Until the connection is over; *errp says why. */
