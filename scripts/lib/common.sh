@@ -113,6 +113,15 @@ private_apt_update() {
     touch "$dir/stamp"
 }
 
+# What was downloaded to a directory, which goes: unpack_downloaded DEBS DIR
+unpack_downloaded() {
+    local pkg
+    for pkg in "$1"/*.deb; do
+        dpkg-deb -x "$pkg" "$2" || die "cannot unpack ${pkg##*/}"
+    done
+    rm -rf "$1"
+}
+
 # Download packages of TLM_SUITE and unpack them below a directory, without
 # installing anything: unpack_debs DIR PACKAGE...
 unpack_debs() {
@@ -129,16 +138,13 @@ unpack_debs() {
             die "cannot download Debian's package '$pkg'"
         }
     done
-    for pkg in "$debs"/*.deb; do
-        dpkg-deb -x "$pkg" "$dest" || die "cannot unpack ${pkg##*/}"
-    done
-    rm -rf "$debs"
+    unpack_downloaded "$debs" "$dest"
 }
 
 # The same with all that the packages depend on, libc included:
 # unpack_with_dependencies DIR PACKAGE...
 unpack_with_dependencies() {
-    local dest=$1 debs pkg
+    local dest=$1 debs
     shift
     need_tool dpkg-deb dpkg
     private_apt_update "$TLM_SUITE"
@@ -153,10 +159,7 @@ unpack_with_dependencies() {
         rm -rf "$debs"
         die "cannot download Debian's packages '$*' and what they need"
     }
-    for pkg in "$debs"/*.deb; do
-        dpkg-deb -x "$pkg" "$dest" || die "cannot unpack ${pkg##*/}"
-    done
-    rm -rf "$debs"
+    unpack_downloaded "$debs" "$dest"
 }
 
 # Versions in which the lists of private_apt_update offer a source package:
