@@ -134,7 +134,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         feed_piece(data + 1, size - 1);
         return 0;
     }
-    if (size > PEER_HELLO_SIZE && peer_get_hello(data + 1, &h, NULL)) {
+    if (size > PEER_HELLO_SIZE && peer_check_start(data + 1, NULL) &&
+        peer_get_hello(data + 1, &h, NULL)) {
         g_assert(part_is_possible(h.set, h.part, h.parts));
         data += PEER_HELLO_SIZE;
         size -= PEER_HELLO_SIZE;

@@ -51,9 +51,9 @@ class PartsCase(ServerTool):
         return [channel('main', sessions[0]['uri']),
                 *(channel('data', s['uri']) for s in sessions)], wait
 
-    def assert_restored(self, servers, frozen, *more):
+    def assert_restored(self, servers, frozen, *more, name='one'):
         """By a stock QEMU; all RAM is as it was."""
-        dst, _ = self.restore(self.all(servers), '--paused', 'one', *more)
+        dst, _ = self.restore(self.all(servers), '--paused', name, *more)
         self.finish(self.guest, frozen, dst)
         dst.close()
 
@@ -141,6 +141,35 @@ class Parts(PartsCase):
                         '--to', to, 'one')
         self.assertEqual(run.returncode, 0, run.stderr)
         self.finish(self.guest, src, dst)
+
+    def test_incremental(self):
+        """Increments on increments; a server that has forgotten its part; the
+        servers in another order; then on increments.  What is restored is
+        the source's RAM."""
+        servers = self.servers(3)
+        src = self.source()
+
+        def since(name, *more):
+            return self.save(self.all(servers), name, '--parts', '3',
+                             '--incremental', *more).get('since')
+        self.assertIsNone(since('a'))
+        self.assertEqual(since('b'), 'a')
+        self.memserver('remove', self.all(servers), 'a')
+        src.qmp('stop')
+        self.assertEqual(since('c'), 'b')
+        self.assert_restored(servers, src, name='c')
+        servers[1].kill()
+        servers[1].start()
+        self.assertIsNone(since('d'))
+        self.assertEqual(since('e'), 'd')
+        self.assert_restored(servers, src, name='e')
+        own = [self.memserver('show', s.address, 'e')['own-pages']
+               for s in servers]
+        self.assertLess(sum(own), 64)
+        servers.reverse()
+        self.assertIsNone(since('f'))
+        self.assertEqual(since('g'), 'f')
+        self.assert_restored(servers, src, name='g')
 
     def test_prune(self):
         servers = self.servers(2)

@@ -106,6 +106,17 @@ class Protected(PartsCase):
         self.memserver('remove', self.all(servers), 'two')
         self.assert_nothing_there(servers)
 
+    def test_incremental(self):
+        """Parity of what was inherited, and of what has come."""
+        servers = self.servers(3)
+        src = self.source()
+        self.protect(servers, 'zero', '--incremental')
+        src.qmp('stop')
+        content = self.protect(servers, 'one', '--incremental')
+        self.assertEqual(content['since'], 'zero')
+        servers[1].kill()
+        self.assert_restored(servers, src)
+
     def test_no_parity(self):
         """It is not said to be saved, and nothing is left."""
         servers = self.servers(3)

@@ -181,12 +181,14 @@ class FakePeer:
     LAYOUT, END, RANKS, RANKS_END, SUPERSEDED, SUPERSEDED_END, STORED, \
         COMMIT, ALIVE, FAILED = range(1, 11)
 
-    def __init__(self, head, identity, part=1, parts=2, channels=2, level=0):
+    def __init__(self, head, identity, part=1, parts=2, channels=2, level=0,
+                 parent='', version=2):
         self.socket = connect(head)
         self.socket.settimeout(60)
         self.file = self.socket.makefile('rb')
         self.socket.sendall(
-            struct.pack('>II', 0x544c4d50, 1) + identity.encode() +
+            struct.pack('>II', 0x544c4d50, version) + identity.encode() +
+            parent.encode().ljust(36, b'\0') +
             struct.pack('>IIII', part, parts, channels, level))
 
     def send(self, kind, payload=b''):
@@ -234,7 +236,7 @@ class FakeHead:
         s, _ = self.listener.accept()
         s.settimeout(60)
         self.peer = s, s.makefile('rb')
-        return self.peer[1].read(60)
+        return self.peer[1].read(96)
 
     def send(self, kind, payload=b''):
         self.peer[0].sendall(message(kind, payload))
@@ -355,6 +357,101 @@ class Merge(FakeCase):
         for _, control in servers:
             control('verify', vm='vm1', name='one')
 
+    def increment(self, servers, name, parent, incremental=True):
+        """A session each; it is said to be an increment, or not."""
+        sessions = self.announce_set(servers, level='durable', name=name,
+                                     parent=parent)
+        for (_, control), session in zip(servers, sessions):
+            control('confirm', session=session['session'],
+                    incremental=incremental)
+        source = self.source(sessions)
+        source.start()
+        return sessions, source
+
+    def parents(self, level='durable'):
+        """Two servers with parts of 'one': pages 0 to 39."""
+        servers = self.servers(2, store={'keep': 10})
+        sessions = self.announce_set(servers, level=level)
+        source = self.source(sessions)
+        source.start()
+        for part, first in enumerate((0, 20)):
+            source.send(part, {i: page(f'old {i}')
+                               for i in range(first, first + 20)})
+        source.end()
+        self.assertEqual(source.shut(), 0)
+        self.assert_done(servers, sessions)
+        return servers
+
+    def test_increment(self):
+        """What has come is newer than what a part has of the parent, at the
+        same server and at the other, with data and as zero pages."""
+        servers = self.parents()
+        old = {i: page(f'old {i}') for i in range(40)}
+        sessions, source = self.increment(servers, 'two', 'one')
+        source.send(0, {0: page('same'), 20: page('other')}, zero=[1, 21])
+        source.send(1, {2: page('other'), 22: page('same')}, zero=[3, 23])
+        source.send(1, {50: page('first')})
+        source.end()
+        self.assertEqual(source.shut(), 0)
+        self.assert_done(servers, sessions)
+        two = [{0: page('same'), 20: page('other'),
+                **{i: old[i] for i in range(4, 20)}},
+               {2: page('other'), 22: page('same'), 50: page('first'),
+                **{i: old[i] for i in range(24, 40)}}]
+        self.assertEqual(self.content(servers, 'two'), two)
+        # On it, and with a page that comes twice
+        sessions, source = self.increment(servers, 'three', 'two')
+        source.send(0, {30: page('early')})
+        source.part()
+        source.send(1, {30: page('late'), 0: page('moved')})
+        source.end()
+        self.assertEqual(source.shut(), 0)
+        self.assert_done(servers, sessions)
+        del two[0][0]
+        two[1].update({30: page('late'), 0: page('moved')})
+        self.assertEqual(self.content(servers, 'three'), two)
+        # All has come: nothing is inherited
+        sessions, source = self.increment(servers, 'four', 'three', False)
+        source.send(0, {5: page('all')})
+        source.end()
+        self.assertEqual(source.shut(), 0)
+        self.assert_done(servers, sessions)
+        self.assertEqual(self.content(servers, 'four'),
+                         [{5: page('all')}, {}])
+        for _, control in servers:
+            for name in 'one', 'two', 'three', 'four':
+                control('verify', vm='vm1', name=name)
+
+    def test_other_parent(self):
+        """Pages that no server inherits would be zero."""
+        servers = self.parents('memory')
+        (_, head), (_, other) = servers
+        identity = str(uuid.uuid4())
+        with self.assertRaisesRegex(Refused, 'is part 0 of 2 here'):
+            head.announce(name='two', parent='one')
+        with self.assertRaisesRegex(Refused, 'is part 0 of 2 here'):
+            head.announce(name='two', parent='one', set=identity, parts=3,
+                          part=0, channels=3)
+        with self.assertRaisesRegex(Refused, 'is part 1 of 2 here'):
+            other.announce(name='two', parent='one', set=identity, parts=2,
+                           part=0, channels=2)
+        # Of the same name, and not of the same set
+        again = self.announce_set(servers, name='again')
+        source = self.source(again)
+        source.start()
+        source.end()
+        self.assertEqual(source.shut(), 0)
+        self.assert_done(servers, again)
+        sessions = [head.announce(name='two', parent='one', part=0, parts=2,
+                                  set=identity, channels=2)]
+        sessions.append(other.announce(
+            name='two', parent='again', part=1, parts=2, set=identity,
+            channels=2, head=sessions[0]['uri']))
+        end = other.wait(sessions[1]['session'])
+        self.assertRegex(end['error'], 'is an increment to set .*, the head '
+                         'to set ')
+        head('cancel', session=sessions[0]['session'])
+
     def test_same_epoch(self):
         servers, sessions, source = self.begin()
         source.send(1, {0: page('again')})
@@ -393,7 +490,7 @@ class Faults(FakeCase):
                          ({'head': 'tcp:127.0.0.1:1'}, 'say no head='),
                          ({'head-id': str(uuid.uuid4())}, 'head-id is'),
                          ({'part': 1, 'head': 'file:/x'}, "'head' must be"),
-                         ({'parent': 'zero'}, 'cannot be an increment'),
+                         ({'parent': 'zero'}, 'is not in memory'),
                          ({'part': 1, 'head': 'tcp:127.0.0.1:1',
                            'hold': True}, 'only part 0')):
             with self.assertRaisesRegex(Refused, why):
@@ -574,6 +671,14 @@ class Faults(FakeCase):
                 self.assert_failed(servers, sessions, source,
                                    f'part 1 of the set: .*{why}')
 
+    def test_other_version(self):
+        servers = self.servers(1)
+        session = servers[0][1].announce(set=str(uuid.uuid4()), part=0,
+                                         parts=2, channels=2)
+        peer = self.peer(session, version=1)
+        self.assertRegex(peer.hear_until(FakePeer.FAILED).decode(),
+                         'speaks version 1 .*, this one version 2')
+
     def test_ranks_before_end(self):
         (server, control), = self.servers(1)
         session = control.announce(set=str(uuid.uuid4()), parts=2, part=0,
@@ -687,7 +792,7 @@ class Faults(FakeCase):
                   FakeSource.packet(sync=True))
         head.send(FakePeer.END, struct.pack('>Q', 1))
         self.assertEqual(head.hear_until(FakePeer.RANKS), struct.pack(
-            '>IQ6I', 0, 0, 3, 0, 1, 1, 60, 0))
+            '>IQ6I', 0, 0, 3, 0, 1, 2, 60, 0))
         head.hear_until(FakePeer.RANKS_END)
 
     def drop(self, head, bits=0):

@@ -9,7 +9,7 @@
 #include "peer-proto.h"
 #include "text.h"
 
-#define VERSION 1
+#define VERSION 2
 #define HEADER_SIZE 8                   /* type, 0, length */
 #define TEXT_MAX 1000
 #define MACHINE_MAX 256                 /* as QEMU's */
@@ -66,27 +66,39 @@ void peer_put_hello(GByteArray *to, const PeerHello *h)
     put_be32(to, PEER_MAGIC);
     put_be32(to, VERSION);
     g_byte_array_append(to, (void *)h->set, PEER_SET_SIZE);
+    g_byte_array_append(to, (void *)h->parent, PEER_SET_SIZE);
     put_be32(to, h->part);
     put_be32(to, h->parts);
     put_be32(to, h->channels);
     put_be32(to, h->level);
 }
 
+bool peer_check_start(const uint8_t *from, GError **errp)
+{
+    return (get_be32(from) == PEER_MAGIC && get_be32(from + 4) == VERSION) ||
+        ms_fail(errp, "the other server speaks version %u of the protocol "
+                "between servers, this one version %u: have the same "
+                "tlm-memserver at both", get_be32(from + 4), VERSION);
+}
+
+static const uint8_t *get_set(const uint8_t *from, char *to)
+{
+    memcpy(to, from, PEER_SET_SIZE);
+    to[PEER_SET_SIZE] = 0;
+    return from + PEER_SET_SIZE;
+}
+
 bool peer_get_hello(const uint8_t *from, PeerHello *h, GError **errp)
 {
-    if (get_be32(from) != PEER_MAGIC || get_be32(from + 4) != VERSION) {
-        return ms_fail(errp, "the other server speaks another version (%u) "
-                       "of the protocol between servers", get_be32(from + 4));
-    }
-    from += 8;
-    memcpy(h->set, from, PEER_SET_SIZE);
-    h->set[PEER_SET_SIZE] = 0;
-    from += PEER_SET_SIZE;
+    from += PEER_START_SIZE;
+    from = get_set(from, h->set);
+    from = get_set(from, h->parent);
     h->part = get_be32(from);
     h->parts = get_be32(from + 4);
     h->channels = get_be32(from + 8);
     h->level = get_be32(from + 12);
-    return part_is_possible(h->set, h->part, h->parts) ||
+    return (part_is_possible(h->set, h->part, h->parts) &&
+            (!*h->parent || g_uuid_string_is_valid(h->parent))) ||
         ms_fail(errp, "the introduction of a server is not possible");
 }
 

@@ -24,8 +24,9 @@
 #include "layout.h"
 
 #define PEER_MAGIC 0x544c4d50           /* "TLMP": the first four bytes */
-#define PEER_HELLO_SIZE 60
 #define PEER_SET_SIZE 36                /* a UUID as text */
+#define PEER_START_SIZE 8
+#define PEER_HELLO_SIZE (24 + 2 * PEER_SET_SIZE)
 
 /* Of a set; each server costs the head memory for each page. */
 #define PARTS_MAX 16
@@ -36,11 +37,15 @@ bool part_is_possible(const char *set, uint64_t part, uint64_t parts);
 /* All that both were announced with, and that must be the same. */
 typedef struct PeerHello {
     char set[PEER_SET_SIZE + 1];
+    char parent[PEER_SET_SIZE + 1];     /* a set, too; "": no increment */
     unsigned part, parts, channels, level;
 } PeerHello;
 
+/* @h: behind texts there are zeros. */
 void peer_put_hello(GByteArray *to, const PeerHello *h);
-/* @from: PEER_HELLO_SIZE bytes. */
+/* Of its first PEER_START_SIZE bytes: others may follow in other versions. */
+bool peer_check_start(const uint8_t *from, GError **errp);
+/* @from: PEER_HELLO_SIZE bytes, whose start was checked. */
 bool peer_get_hello(const uint8_t *from, PeerHello *h, GError **errp);
 
 /* Pages that follow each other and came in the same epoch. */

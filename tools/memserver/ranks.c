@@ -9,6 +9,9 @@
 #include "error.h"
 #include "ranks.h"
 
+/* See ranks.h */
+enum { NOT_HERE, INHERITED, FIRST_EPOCH };
+
 struct Ranks {
     Layout *layout;
     uint32_t **of;                      /* [block][page] */
@@ -53,14 +56,28 @@ void ranks_free(Ranks *r)
 bool ranks_note(Ranks *r, unsigned block, const MultifdPacket *p,
                 uint64_t syncs, GError **errp)
 {
-    if (syncs >= UINT32_MAX) {
+    if (syncs > UINT32_MAX - FIRST_EPOCH) {
         return ms_fail(errp, "there were more SYNCs than can be counted");
     }
     for (unsigned i = 0; i < p->normal + p->zero; i++) {
-        __atomic_store_n(&r->of[block][p->offset[i] >> PAGE_BITS], syncs + 1,
-                         __ATOMIC_RELAXED);
+        __atomic_store_n(&r->of[block][p->offset[i] >> PAGE_BITS],
+                         FIRST_EPOCH + syncs, __ATOMIC_RELAXED);
     }
     return true;
+}
+
+void ranks_inherit(Ranks *r, const Generation *parent)
+{
+    for (unsigned i = 0; i < layout_num_blocks(r->layout); i++) {
+        uint64_t pages = layout_pages(r->layout, i);
+
+        for (uint64_t at = 0; at < pages; at++) {
+            if (r->of[i][at] == NOT_HERE &&
+                generation_page(parent, i, at)) {
+                r->of[i][at] = INHERITED;
+            }
+        }
+    }
 }
 
 const uint32_t *ranks_block(const Ranks *r, unsigned block)

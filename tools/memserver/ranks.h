@@ -1,9 +1,10 @@
 /*
  * Ranks: in which epoch each page has come to this server
  *
- * The rank of a page is 0 if it has not come, else 1 + the number of SYNCs
- * that its channel had had.  A source sends a page again only after a SYNC on
- * all channels, so among the servers of a set the highest rank is the newest.
+ * The rank of a page is 0 if it is not here, 1 if the parent has it, else 2 +
+ * the number of SYNCs that its channel had had.  A source sends a page again
+ * only after a SYNC on all channels, so among the servers of a set the highest
+ * rank is the newest.
  * Only sets have them: 4 bytes for each page, until the checkpoint is merged.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -12,6 +13,7 @@
 #ifndef MEMSERVER_RANKS_H
 #define MEMSERVER_RANKS_H
 
+#include "generation.h"
 #include "multifd.h"
 #include "peer-proto.h"
 
@@ -27,6 +29,12 @@ void ranks_free(Ranks *r);
  */
 bool ranks_note(Ranks *r, unsigned block, const MultifdPacket *p,
                 uint64_t syncs, GError **errp);
+
+/*
+ * Pages of @parent that have not come are here, too.  The layout is the same,
+ * and no channel writes any more.
+ */
+void ranks_inherit(Ranks *r, const Generation *parent);
 
 /* One for each page of a block. */
 const uint32_t *ranks_block(const Ranks *r, unsigned block);

@@ -85,23 +85,16 @@ static bool on_layout(void *opaque, const Layout *layout, GError **errp)
 {
     MainStream *m = opaque;
     Session *s = m->session;
-    Checkpoint *parent = s->ticket->parent;
     Generation *g;
 
     if (s->return_path && !s->answers) {
         return ms_fail(errp, "capability return-path is off at the source: "
                        "turn it on");
     }
-    if (parent && !layout_same_blocks(layout, generation_layout(
-                                          parent->generation))) {
-        return ms_fail(errp, "the machine has other RAM than checkpoint '%s': "
-                       "there can be no increment to it", parent->name);
-    }
     if (s->set && !set_head_layout(s, layout, errp)) {
         return false;
     }
-    g = generation_new(layout, s->ticket->slab,
-                       parent ? parent->generation : NULL, errp);
+    g = session_make_generation(s, layout, errp);
     if (!g) {
         return false;
     }
@@ -143,27 +136,6 @@ static bool receive_stream(MainStream *m, Stream *stream, GError **errp)
 }
 
 /*
- * With a parent, the client says whether it was an increment; with disks, what
- * they are since the pause.
- */
-static bool wait_confirmed(Session *s, GError **errp)
-{
-    gint64 end = g_get_monotonic_time() +
-        s->server->config->stall_timeout * G_USEC_PER_SEC;
-    bool ok;
-
-    g_mutex_lock(&s->lock);
-    while (s->asks && !s->confirmed && s->state != SESSION_FAILED &&
-           g_cond_wait_until(&s->changed, &s->lock, end)) {
-        ;
-    }
-    ok = !s->asks || s->confirmed;
-    g_mutex_unlock(&s->lock);
-    return ok || ms_fail(errp, "nobody has confirmed what this is: an "
-                         "increment to its parent, or what disks it has");
-}
-
-/*
  * A set is there when all its parts have their level: the head's manifest, and
  * what its list says, come last.
  */
@@ -194,7 +166,7 @@ static bool receive_all(MainStream *m, Stream *stream, GError **errp)
 
     return receive_stream(m, stream, errp) &&
         epochs_complete(&s->epochs, m->syncs, errp) &&
-        wait_confirmed(s, errp) && (!s->set || set_head_merge(s, errp)) &&
+        session_await_confirmed(s, errp) && (!s->set || set_head_merge(s, errp)) &&
         session_start_storing(s) &&
         store(s, stream_state(stream), errp);
 }

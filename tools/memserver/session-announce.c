@@ -47,10 +47,6 @@ static bool part_wish_is_possible(const Config *c, const SessionWish *w,
         return ms_fail(errp, "channels=%u: a checkpoint in %u parts needs as "
                        "many channels", w->channels, w->parts);
     }
-    if (w->parent) {
-        return ms_fail(errp, "a checkpoint in parts cannot be an increment "
-                       "yet: announce no parent");
-    }
     if (w->part && w->hold) {
         return ms_fail(errp, "only part 0 can hold the source back");
     }
@@ -86,6 +82,46 @@ static bool wish_is_possible(const Config *c, const SessionWish *w,
     return true;
 }
 
+/*
+ * Each server of a set inherits its part of the parent.  Any other checkpoint
+ * would have pages that nobody inherits, and they would be zero.
+ */
+static bool parent_fits(const SessionWish *w, const Checkpoint *parent,
+                        GError **errp)
+{
+    if (parent->parts == MAX(w->parts, 1) && parent->part == w->part) {
+        return true;
+    }
+    return parent->parts == 1
+        ? ms_fail(errp, "checkpoint '%s' is whole: an increment to it has no "
+                  "parts", parent->name)
+        : ms_fail(errp, "checkpoint '%s' is part %u of %u here: an increment "
+                  "to it has as many parts, and this one here",
+                  parent->name, parent->part, parent->parts);
+}
+
+/* With what is here: a ticket, and the parent. */
+static bool prepare(Session *s, const char *who, const SessionWish *w,
+                    GError **errp)
+{
+    s->ticket = store_begin(s->server->store, who, w->vm, w->name, w->parent,
+                            w->level, errp);
+    if (!s->ticket) {
+        return false;
+    }
+    s->ticket->keep_all = w->keep_all;
+    s->slab = slab_use(s->ticket->slab);
+    if (s->ticket->parent) {
+        if (!parent_fits(w, s->ticket->parent, errp)) {
+            return false;
+        }
+        if (s->set) {
+            s->set->parent = g_strdup(s->ticket->parent->set);
+        }
+    }
+    return true;
+}
+
 Session *session_announce(Server *server, const char *who,
                           const SessionWish *w, GError **errp)
 {
@@ -101,15 +137,7 @@ Session *session_announce(Server *server, const char *who,
     ok = make_room(server, errp);
     s->id = ++server->next_session;
     g_mutex_unlock(&server->lock);
-    if (ok) {
-        s->ticket = store_begin(server->store, who, w->vm, w->name, w->parent,
-                                w->level, errp);
-    }
-    if (s->ticket) {
-        s->ticket->keep_all = w->keep_all;
-        s->slab = slab_use(s->ticket->slab);
-    }
-    if (!s->ticket || !session_watch(s, errp)) {
+    if (!ok || !prepare(s, who, w, errp) || !session_watch(s, errp)) {
         store_end(s->ticket);
         session_unref(s);
         return NULL;

@@ -51,7 +51,7 @@ struct Session {
     StoreTicket *ticket;                /* NULL: it has been given back */
     char *error;                        /* the first */
     bool held;                          /* no switchover-ack yet */
-    bool asks, confirmed, incremental;
+    bool asks, confirmed, incremental;  /* do not change once confirmed */
     char *source;                       /* does not change once confirmed */
     GPtrArray *links;                   /* Link; freed by the watcher */
     Link *main;                         /* the link with the main stream */
@@ -95,8 +95,21 @@ bool session_claim_channel(Session *s, Link *l, unsigned id, GError **errp);
 /* The number of channel @id among those that come here. */
 unsigned session_channel_index(const Session *s, unsigned id);
 
+/*
+ * For what is to come; its layout is @l.  With a parent it begins with the
+ * parent's pages.
+ */
+Generation *session_make_generation(Session *s, const Layout *l,
+                                    GError **errp);
+
 /* The layout is known; takes @g over. */
 void session_set_generation(Session *s, Generation *g);
+
+/*
+ * With a parent, the client says whether it was an increment; with disks, what
+ * they are since the pause.
+ */
+bool session_await_confirmed(Session *s, GError **errp);
 
 /* From now on what has come is whole; false if the session has ended. */
 bool session_start_storing(Session *s);

@@ -197,12 +197,44 @@ unsigned session_channel_index(const Session *s, unsigned id)
     return s->set ? id / s->set->parts : id;
 }
 
+Generation *session_make_generation(Session *s, const Layout *l,
+                                    GError **errp)
+{
+    const Checkpoint *parent = s->ticket->parent;
+
+    if (parent && !layout_same_blocks(l, generation_layout(
+                                          parent->generation))) {
+        ms_fail(errp, "the machine has other RAM than checkpoint '%s': there "
+                "can be no increment to it", parent->name);
+        return NULL;
+    }
+    return generation_new(l, s->slab, parent ? parent->generation : NULL,
+                          errp);
+}
+
 void session_set_generation(Session *s, Generation *g)
 {
     g_mutex_lock(&s->lock);
     s->generation = g;
     g_cond_broadcast(&s->changed);
     g_mutex_unlock(&s->lock);
+}
+
+bool session_await_confirmed(Session *s, GError **errp)
+{
+    gint64 end = g_get_monotonic_time() +
+        s->server->config->stall_timeout * G_USEC_PER_SEC;
+    bool ok;
+
+    g_mutex_lock(&s->lock);
+    while (s->asks && !s->confirmed && s->state != SESSION_FAILED &&
+           g_cond_wait_until(&s->changed, &s->lock, end)) {
+        ;
+    }
+    ok = !s->asks || s->confirmed;
+    g_mutex_unlock(&s->lock);
+    return ok || ms_fail(errp, "nobody has confirmed what this is: an "
+                         "increment to its parent, or what disks it has");
 }
 
 bool session_start_storing(Session *s)

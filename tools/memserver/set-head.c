@@ -109,6 +109,12 @@ static bool fits(Session *s, const PeerHello *h, GError **errp)
         return ms_fail(errp, "the head of set %s is not announced here",
                        h->set);
     }
+    if (strcmp(h->parent, set->parent ?: "")) {
+        return ms_fail(errp, "part %u is an increment to %s%s, the head to "
+                       "%s%s", h->part, *h->parent ? "set " : "nothing",
+                       h->parent, set->parent ? "set " : "nothing",
+                       set->parent ?: "");
+    }
     if (!h->part || h->parts != set->parts || h->channels != s->channels ||
         h->level != s->level) {
         return ms_fail(errp, "part %u was not announced as the head of the "
@@ -149,13 +155,19 @@ static bool greet(Session *s, Link *l, const uint8_t *first, size_t size,
     uint8_t hello[PEER_HELLO_SIZE];
 
     memcpy(hello, first, size);
-    if (!conn_read(l->conn, hello + size, sizeof(hello) - size, errp) ||
-        !peer_get_hello(hello, h, errp)) {
+    if (!conn_read(l->conn, hello + size, PEER_START_SIZE - size, errp)) {
         return false;
     }
-    conn_impatient(l->conn, s->server->config->stall_timeout);
-    if (fits(s, h, &error) && claim(s, l, h->part, &error)) {
-        return true;
+    if (peer_check_start(hello, &error)) {
+        if (!conn_read(l->conn, hello + PEER_START_SIZE,
+                       sizeof(hello) - PEER_START_SIZE, errp)) {
+            return false;
+        }
+        conn_impatient(l->conn, s->server->config->stall_timeout);
+        if (peer_get_hello(hello, h, &error) && fits(s, h, &error) &&
+            claim(s, l, h->part, &error)) {
+            return true;
+        }
     }
     peer_put_failed(refusal, error->message);
     set_tell(l->conn, refusal, NULL);
@@ -307,6 +319,7 @@ bool set_head_merge(Session *s, GError **errp)
 {
     Set *set = s->set;
 
+    set_inherit(s);
     if (!ranks_for_each(set->ranks, add_own, set, errp) ||
         !await_ranks(s, errp) || !tell_all_superseded(s, errp)) {
         return false;

@@ -23,7 +23,7 @@ static bool on_layout(void *opaque, const Layout *l, GError **errp)
     }
     s->set->layout = layout_copy(l);
     s->set->ranks = ranks_new(l, errp);
-    g = s->set->ranks ? generation_new(l, s->slab, NULL, errp) : NULL;
+    g = s->set->ranks ? session_make_generation(s, l, errp) : NULL;
     if (!g) {
         return false;
     }
@@ -148,6 +148,7 @@ static Conn *introduce(Session *s, GError **errp)
     }
     conn_impatient(c, config->stall_timeout);
     g_strlcpy(h.set, set->id, sizeof(h.set));
+    g_strlcpy(h.parent, set->parent ?: "", sizeof(h.parent));
     peer_put_hello(message, &h);
     g_mutex_lock(&set->telling);
     g_mutex_lock(&s->lock);
@@ -314,7 +315,11 @@ static bool work(Session *s, GError **errp)
 
     if (!await(s, &set->at_end, errp) ||
         !epochs_complete(&s->epochs, set->syncs, errp) ||
-        !tell_ranks(s, errp) || !await(s, &set->dropped, errp)) {
+        !session_await_confirmed(s, errp)) {
+        return false;
+    }
+    set_inherit(s);
+    if (!tell_ranks(s, errp) || !await(s, &set->dropped, errp)) {
         return false;
     }
     g_clear_pointer(&set->ranks, ranks_free);

@@ -41,8 +41,16 @@ void set_free(Set *s)
     g_free(s->id);
     g_free(s->head);
     g_free(s->head_id);
+    g_free(s->parent);
     g_free(s->why);
     g_free(s);
+}
+
+void set_inherit(Session *s)
+{
+    if (s->incremental) {
+        ranks_inherit(s->set->ranks, s->ticket->parent->generation);
+    }
 }
 
 unsigned set_peers(const Session *s)

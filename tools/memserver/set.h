@@ -38,6 +38,7 @@ typedef enum Verdict {
 
 struct Set {
     char *id, *head, *head_id;
+    char *parent;                       /* the set; NULL: no increment */
     unsigned part, parts;
     Layout *layout;                     /* once it is known, as is: */
     Ranks *ranks;
@@ -82,6 +83,12 @@ void set_head_end(Session *s, uint64_t syncs);
 bool set_head_merge(Session *s, GError **errp);
 bool set_head_await_stored(Session *s, GError **errp);
 void set_head_committed(Session *s);
+
+/*
+ * What RAM has ended with: pages that have not come are as in the parent, if
+ * the source has sent an increment.
+ */
+void set_inherit(Session *s);
 
 /* The threads of a part: what the head says; what is done */
 void *set_part_reader(void *session);

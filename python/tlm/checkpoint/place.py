@@ -59,7 +59,6 @@ def _check_parts(parser, args):
         return
     for name, why in (
             ('disk', 'not yet'),
-            ('copies', 'not of parts'),
-            ('incremental', 'not in parts')):
+            ('copies', 'not of parts')):
         if getattr(args, name, None):
             parser.error(f'--{name} is not for --parts: {why}')

@@ -89,6 +89,25 @@ class Receivers:
                 found[server] = removal.named(server, vm, name)
         removal.make_way(found, others, self.tls, vm, name)
 
+    def parent(self, vm):
+        """What the head shows of the newest that an increment can build on;
+        None.  All of it is in memory here, each part where it was."""
+        newest = next((c for c in reversed(self.head('list')) if
+                       c['vm'] == vm and c.get('identity')), None)
+        if newest and all(self._has(server, part, newest)
+                          for part, server in enumerate(self.servers)):
+            return newest
+        return None
+
+    def _has(self, server, part, parent):
+        with self._blaming(server.address):
+            shown = [c for c in server('list') if
+                     (c['vm'], c['name']) == (parent['vm'], parent['name'])]
+        return any(c['in-memory'] and 'parity' not in c and
+                   c.get('set') == parent.get('set') and
+                   (c.get('part', 0), c.get('parts', 1)) ==
+                   (part, len(self.servers)) for c in shown)
+
     def _of_set(self, part):
         """What is announced of a part, beside the checkpoint."""
         more = {'set': self.set, 'part': part, 'parts': len(self.servers)}

@@ -104,7 +104,7 @@ class ServerSaver:
                                         {**self.params, **params}, new,
                                         display, signals)
             server = receivers.head
-            if content.get('generation') and not receivers.set:
+            if content.get('generation'):
                 server('identify', vm=called, name=name,
                        identity=content['generation'])
             receivers.wait()
@@ -159,13 +159,6 @@ class ServerSaver:
                            set=receivers.set)
             raise
 
-    def _parent(self, server, called):
-        """The newest that an increment can build on; None."""
-        if not self.args.incremental:
-            return None
-        seen = server('list')
-        return next((c for c in reversed(seen) if c['vm'] == called and
-                     c.get('identity')), None)
 
     @staticmethod
     def _channels(qmp, params, parts):
@@ -184,7 +177,7 @@ class ServerSaver:
 
     def _run(self, qmp, receivers, called, name, known, params, new, display,
              signals):
-        parent = self._parent(receivers.head, called)
+        parent = receivers.parent(called) if self.args.incremental else None
         channels = self._channels(qmp, params, len(receivers.servers))
         confirm = Confirm(receivers, known, parent, new,
                           new.bases(qmp, known['directory']))

@@ -11,6 +11,7 @@
 #include "peer-proto.h"
 
 #define UUID "7f5c9e8a-0d3b-4b8e-9d50-0c6f6f0b1a2c"
+#define PARENT "6a6cd1b4-8f0e-4d0b-9d0e-0c1d2e3f4a5b"
 
 static bool on_layout(void *opaque, const Layout *l, GError **errp)
 {
@@ -292,25 +293,36 @@ static void test_pages(void)
     }
 }
 
+static bool hear_hello(const GByteArray *b, PeerHello *h)
+{
+    return peer_check_start(b->data, NULL) && peer_get_hello(b->data, h, NULL);
+}
+
 static void test_hello(void)
 {
     g_autoptr(GByteArray) b = g_byte_array_new();
-    PeerHello h = { UUID, 3, 4, 9, 1 }, got;
+    PeerHello h = { UUID, PARENT, 3, 4, 9, 1 }, got;
 
     peer_put_hello(b, &h);
     g_assert_cmpuint(b->len, ==, PEER_HELLO_SIZE);
     g_assert_cmpuint(get_be32(b->data), ==, PEER_MAGIC);
-    g_assert_true(peer_get_hello(b->data, &got, NULL));
+    g_assert_true(hear_hello(b, &got));
     g_assert_cmpstr(got.set, ==, UUID);
+    g_assert_cmpstr(got.parent, ==, PARENT);
     g_assert_cmpuint(got.part, ==, 3);
     g_assert_cmpuint(got.parts, ==, 4);
     g_assert_cmpuint(got.channels, ==, 9);
     g_assert_cmpuint(got.level, ==, 1);
     for (unsigned at = 0; at < PEER_HELLO_SIZE - 12; at++) {
         b->data[at] ^= 0x80;            /* in all but the numbers */
-        g_assert_false(peer_get_hello(b->data, &got, NULL));
+        g_assert_false(hear_hello(b, &got));
         b->data[at] ^= 0x80;
     }
+    memset(h.parent, 0, sizeof(h.parent));
+    g_byte_array_set_size(b, 0);
+    peer_put_hello(b, &h);
+    g_assert_true(hear_hello(b, &got));
+    g_assert_cmpstr(got.parent, ==, "");
     g_assert_true(part_is_possible(UUID, 1, 2));
     g_assert_false(part_is_possible(UUID, 2, 2));
     g_assert_false(part_is_possible(UUID, 0, 1));
