@@ -18,6 +18,11 @@ class Mode:
     def multifd(self):
         return self.caps.get('multifd', False)
 
+    @property
+    def may_postcopy(self):
+        """The guest may run at the destination before the migration ends."""
+        return self.caps.get('postcopy-ram', False)
+
     def but(self, title, **params):
         """The same with other parameters."""
         return Mode(title, self.caps, self.src_caps,
@@ -47,6 +52,13 @@ MODES = {
     'postcopy': Mode('post-copy (preempt)', POSTCOPY, postcopy_after=1),
     'postcopy-pass': Mode('post-copy (preempt) after a pass', POSTCOPY,
                           postcopy_after=2),
+    # With TLM_BUILD=build-10.2: QEMU 10.0 refuses these
+    'multifd-postcopy': Mode('multifd, post-copy (preempt)',
+                             {**MULTIFD, **POSTCOPY}, postcopy_after=1),
+    'multifd-postcopy-pass': Mode('multifd, post-copy (preempt) after a pass',
+                                  {**MULTIFD, **POSTCOPY}, postcopy_after=2),
+    'tlm-postcopy': Mode('TLM, post-copy (preempt)', {**MULTIFD, **POSTCOPY},
+                         TLM, {'tlm-converge': 'postcopy'}),
     'tlm1s': Mode('TLM.1S', MULTIFD, TLM, {'tlm-dtx': False}),
     'tlm': Mode('TLM', MULTIFD, TLM),
     'tlm-auto': Mode('TLM, converge', MULTIFD, TLM,

@@ -157,7 +157,7 @@ def _follow(mode, src, dst, t0, limit_s, timeline, during, arrived):
     whether it was cut, and what was seen on the way: what TLM predicted
     half-way, the method by which vCPUs were held to fewer host CPUs, and by
     how much they were throttled at most."""
-    seen, postcopy = {'half_way': {}, 'held_by': None}, False
+    seen, asked = {'half_way': {}, 'held_by': None}, False
     while True:
         info = src.qmp('query-migrate')
         now = time.monotonic() - t0
@@ -173,11 +173,12 @@ def _follow(mode, src, dst, t0, limit_s, timeline, during, arrived):
             seen['half_way'] = {
                 'at': now * 1e3, 'total': tlm['prediction']['total'],
                 'downtime': tlm['prediction']['downtime']}
-        if mode.postcopy_after and not postcopy and \
+        if mode.postcopy_after and not asked and \
                 info['status'] == 'active' and \
                 info['ram']['dirty-sync-count'] >= mode.postcopy_after:
             src.qmp('migrate-start-postcopy')
-            postcopy = True
+            asked = True
+        postcopy = asked or info['status'].startswith('postcopy')
         if postcopy and not arrived.is_set() and \
                 dst.qmp('query-status')['running']:
             arrived.set()
@@ -192,7 +193,7 @@ def _run(workload, mode, guest, src, dst, link, during, override, result):
     if not _set_up(workload, mode, src, dst, override, result):
         return
     arrived = threading.Event()
-    if not mode.postcopy_after:
+    if not mode.may_postcopy:
         arrived.set()
     watch, timeline = Watch(guest, src, dst, arrived), Timeline()
     watch.start()
@@ -223,6 +224,7 @@ def _run(workload, mode, guest, src, dst, link, during, override, result):
                 dst.qmp('cont')
             time.sleep(0.001)
         end = time.monotonic()
+        arrived.set()           # it has not come to post-copy
         pages1 = _pages(guest, dst)
         # It runs on, and for a while is looked at doing so
         guest.wait_alive(dst)

@@ -100,6 +100,13 @@ WORKLOADS = {
         rom(1536, ws_mb=1024, pattern='hotcold', hot_percent=3,
             hot_share=100), LINK, modes=ALL, runs=5, limit_s=100,
         quick=QUICK),
+    # What post-copy puts at risk is a part of it
+    'cold-and-hot': Workload(
+        '2 GiB in use, a fifth of it written at 3 GB/s, 2.4 Gbit/s',
+        rom(2560, ws_mb=2048, pattern='hotcold', hot_percent=20,
+            hot_share=100, rate=750000), LINK,
+        modes=('offline', 'multifd-postcopy', 'multifd-postcopy-pass', 'tlm',
+               'tlm-auto', 'tlm-postcopy'), runs=3, limit_s=100),
     'overcommit': Workload(
         '8 vCPUs, 512 MiB written in order, 2.4 Gbit/s',
         rom(1024, ws_mb=512, vcpus=8, rate=150000), LINK,
