@@ -17,6 +17,12 @@
  * "torn" is that packets go out before all guests have stopped.  The tick comes
  * at any time; the coordinator knows by its clock whether one may have come.
  *
+ * With SERVERS each member sends to a memory server, which stores what came and
+ * then says so; the answer may be lost.  So a server may store what the
+ * coordinator has given up.  Whoever gives an attempt up, or comes after a
+ * crash, clears: it ends what is coming, and removes what is there.  At the end
+ * nothing is left of a set that was given up, and all of one that counts is.
+ *
  * Time is not here: each time-out may happen at any time.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -34,6 +40,10 @@ bool stopped[VMS];
 bool held[VMS];                 /* its packets */
 bool ticked;                    /* a filter may have let packets out */
 byte whole[VMS];               /* of which attempt its file is, complete */
+#ifdef SERVERS
+byte coming[VMS];               /* of which attempt a server has got all */
+bool cleared;                   /* the coordinator, or another, has seen to it */
+#endif
 /* Of this attempt */
 byte was_stopped;
 bool torn;                      /* one went on before all were stopped */
@@ -84,10 +94,18 @@ end:
 #ifdef BUFFER
     :: atomic { held[me] -> ticked = true; let_out(me) }
 #endif
+#ifdef SERVERS
+    :: atomic {
+           state[me] == FLUSH && coming[me] != attempt_of[me] &&
+           whole[me] != attempt_of[me] ->
+           coming[me] = attempt_of[me]
+       }
+#else
     :: atomic {
            state[me] == FLUSH -> state[me] = COMPLETE;
            whole[me] = attempt_of[me]
        }
+#endif
 #ifdef FAILURES
     :: atomic { state[me] == FLUSH || state[me] == LIVE -> state[me] = FAILED }
     /* With its host.  A dead VM does not run, but its file may be whole. */
@@ -105,6 +123,28 @@ end:
 #endif
     od
 }
+
+#ifdef SERVERS
+proctype server(byte me)
+{
+end:
+    do
+    :: atomic {
+           coming[me] ->
+           whole[me] = coming[me];
+           coming[me] = 0;
+           if
+           :: state[me] == FLUSH && attempt_of[me] == whole[me] ->
+               state[me] = COMPLETE
+#ifdef FAILURES
+           :: state[me] == FLUSH -> state[me] = FAILED
+#endif
+           :: state[me] != FLUSH
+           fi
+       }
+    od
+}
+#endif
 
 /* Answers of a member to the coordinator: refused if it is too late */
 inline start(i)
@@ -155,6 +195,28 @@ inline cancel(i)
     fi
 }
 
+/* Nothing is left at its server, and nothing comes any more */
+inline clear(i)
+{
+#ifdef SERVERS
+#ifndef BREAK_SESSION_GOES_ON
+    coming[i] = 0;
+#endif
+    whole[i] = 0
+#else
+    skip
+#endif
+}
+
+inline all_cleared()
+{
+#ifdef SERVERS
+    cleared = true
+#else
+    skip
+#endif
+}
+
 #define FOR_ALL(action) \
     n = 0; \
     do \
@@ -190,6 +252,9 @@ begin:
         was_stopped = 0;
         torn = false;
         listed = 0;
+#ifdef SERVERS
+        cleared = false;
+#endif
         ticked = false
     };
     FOR_ALL(start);
@@ -248,18 +313,30 @@ begin:
     goto finish;
 
 abort:
+#ifdef BREAK_CLEARED_BEFORE_CANCEL
+    FOR_ALL(clear);
     FOR_ALL(cancel);
+#else
+    FOR_ALL(cancel);
+    FOR_ALL(clear);
+#endif
+    all_cleared();
     goto again;
 
 crash:
     atomic { n = 0 };
     /* A successor comes, or not.  A set without a manifest does not count. */
     if
+#ifndef BREAK_COMMITTED_CLEARED
     :: !manifest ->
+#else
+    :: true ->
+#endif
         do
         :: n == VMS -> break
-        :: else -> atomic { cancel(n); n++ }
-        od
+        :: else -> atomic { cancel(n); clear(n); n++ }
+        od;
+        all_cleared()
     :: goto finish
     fi;
 again:
@@ -288,7 +365,10 @@ end:
 proctype at_end()
 {
 end:
-    timeout -> assert(!stopped[0] && !stopped[1])
+    timeout -> assert(!stopped[0] && !stopped[1]);
+#ifdef SERVERS
+    assert(!cleared || manifest || !(whole[0] || whole[1]))
+#endif
 }
 
 init
@@ -296,6 +376,10 @@ init
     atomic {
         run vm(0);
         run vm(1);
+#ifdef SERVERS
+        run server(0);
+        run server(1);
+#endif
         run coordinator();
         run restorer();
         run at_end()

@@ -29,6 +29,7 @@ HOLDS = (
     ('cluster',),
     ('cluster', *TROUBLE),
     ('cluster', 'BUFFER', *TROUBLE),
+    ('cluster', 'SERVERS', *TROUBLE),
     ('chain',),
 )
 FULL = (
@@ -51,6 +52,9 @@ NEEDS = {
     'BREAK_SYNC_IN_FLUSH': ('CHECKPOINT',),
     'BREAK_LET_OUT_EARLY': ('BUFFER',),
     'BREAK_TICK_IGNORED': ('BUFFER',),
+    'BREAK_SESSION_GOES_ON': ('SERVERS',),
+    'BREAK_CLEARED_BEFORE_CANCEL': ('SERVERS',),
+    'BREAK_COMMITTED_CLEARED': ('SERVERS',),
 }
 
 
