@@ -31,6 +31,8 @@ from tlmtest.vm import VmError, wait_until
 # Of the recorded channel: its first bytes, a packet's, and the pages of the
 # packets that are there whole.  Of the main stream: how often it flushes
 INTRODUCTION, PACKET, RECORDED_PAGES, RECORDED_SYNCS = 64, 1344, 2, 3
+# What is kept of each of so many shows beside stacks that the C library caches
+SESSIONS, LEAST_STACK_KB = 40, 2048
 RECORDED = os.path.join(env.ROOT, 'tests/unit/memserver')
 
 
@@ -367,6 +369,40 @@ class Fake(MemServerCase):
         control('cancel', session=session['session'])
         self.assert_fails(control, session, source, 'cancelled')
         self.assertEqual(server.stop(), 0)
+
+    @staticmethod
+    def held(server):
+        """(open files, KiB of address space)"""
+        process = f'/proc/{server.process.pid}'
+        with open(f'{process}/status', encoding='ascii') as f:
+            size = next(line.split()[1] for line in f
+                        if line.startswith('VmSize:'))
+        return len(os.listdir(f'{process}/fd')), int(size)
+
+    def test_many_sessions(self):
+        """The server keeps nothing of those that have ended: no file, no
+        stack of a thread, no room for their pages."""
+        # The C library's memory for each thread would hide the stacks
+        server = self.server(prefix=('env', 'MALLOC_ARENA_MAX=1'))
+        control = self.control(server)
+
+        def several():
+            for number in range(SESSIONS):
+                if number % 4 == 0:
+                    self.save(control, f'n{number}', {0: page('x')})
+                    continue
+                session = self.announce(control, name=f'n{number}')
+                control('cancel', session=session['session'])
+                control.wait(session['session'])
+            control('prune', vm='vm1', keep=0)
+        several()
+        files, size = self.held(server)
+        several()
+        wait_until(lambda: self.held(server)[0] <= files, 60,
+                   lambda: f'{files} files, then {self.held(server)[0]}')
+        size += SESSIONS * LEAST_STACK_KB // 2
+        wait_until(lambda: self.held(server)[1] < size, 60, lambda:
+                   f'no more than {size} KiB: {self.held(server)[1]}')
 
     def test_control_lines(self):
         """Long, odd and many: the server goes on."""

@@ -66,8 +66,8 @@ struct Session {
     Epochs epochs;
     GMutex answering;                   /* one message at a time */
     uint64_t bytes, pages;              /* atomic */
-    GThread *watcher;
-    int listener, wake;                 /* file descriptors */
+    GThread *watcher;                   /* while there is one to join */
+    int listener, wake;                 /* file descriptors, or -1 */
 };
 
 /* A session that nobody knows yet, without a ticket and a watcher. */

@@ -7,6 +7,7 @@
  */
 
 #include <poll.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "session-links.h"
@@ -105,6 +106,30 @@ static void say_how_it_ended(Session *s)
     }
 }
 
+/*
+ * A session that has ended is remembered for long, and forgotten by nobody
+ * who would wait for its thread: descriptor, address space and stack go now.
+ */
+static void release(Session *s)
+{
+    Slab *slab;
+    GThread *self;
+
+    g_mutex_lock(&s->lock);
+    close(s->wake);
+    s->wake = -1;
+    slab = g_steal_pointer(&s->slab);
+    g_mutex_unlock(&s->lock);
+    slab_leave(slab);
+
+    g_mutex_lock(&s->lock);
+    self = g_steal_pointer(&s->watcher);
+    g_mutex_unlock(&s->lock);
+    if (self) {
+        g_thread_unref(self);               /* nobody joins it */
+    }
+}
+
 static void *watcher(void *opaque)
 {
     Session *s = opaque;
@@ -118,6 +143,7 @@ static void *watcher(void *opaque)
     session_reap(s, true);
     session_let_go(s);
     say_how_it_ended(s);
+    release(s);
     session_unref(s);
     return NULL;
 }
@@ -133,7 +159,10 @@ bool session_watch(Session *s, GError **errp)
     if (s->set) {
         set_start(s);
     }
+    /* The thread looks at it in its end. */
+    g_mutex_lock(&s->lock);
     s->watcher = g_thread_new("session", watcher, session_ref(s));
+    g_mutex_unlock(&s->lock);
     return true;
 }
 

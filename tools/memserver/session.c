@@ -91,9 +91,15 @@ bool session_ended(const Session *s)
 static void wake_watcher(Session *s)
 {
     uint64_t one = 1;
-    ssize_t ignored = write(s->wake, &one, sizeof(one));
 
-    (void)ignored;
+    g_mutex_lock(&s->lock);
+    /* The watcher closes it at its end. */
+    if (s->wake >= 0) {
+        ssize_t ignored = write(s->wake, &one, sizeof(one));
+
+        (void)ignored;
+    }
+    g_mutex_unlock(&s->lock);
 }
 
 void session_fail(Session *s, const GError *error)
