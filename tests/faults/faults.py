@@ -33,7 +33,7 @@ class Faults:
     def _for_a_moment(self, pid):
         os.kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(MOMENT_S)
+            time.sleep(self.case.s.how or MOMENT_S)
         finally:
             os.kill(pid, signal.SIGCONT)
 

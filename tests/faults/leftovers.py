@@ -11,17 +11,22 @@ PATIENCE_S = 10                 # for threads that are about to end
 OURS = 'mig/', 'multifd', 'tlm-'
 
 
-def _threads(vm):
+def _threads(pid):
     """{id: name} of its threads"""
     result = {}
-    for tid in os.listdir(f'/proc/{vm.pid}/task'):
+    for tid in os.listdir(f'/proc/{pid}/task'):
         try:
-            with open(f'/proc/{vm.pid}/task/{tid}/comm',
+            with open(f'/proc/{pid}/task/{tid}/comm',
                       encoding='ascii') as f:
                 result[int(tid)] = f.read().strip()
         except FileNotFoundError:
             pass                # it has ended
     return result
+
+
+def _files(pid):
+    return sorted(os.readlink(f'/proc/{pid}/fd/{fd}')
+                  for fd in os.listdir(f'/proc/{pid}/fd'))
 
 
 def _place(vm, tid):
@@ -30,26 +35,38 @@ def _place(vm, tid):
         return os.sched_getaffinity(tid), f.read()
 
 
+def _compare_files(pid, before):
+    wait_until(lambda: len(_files(pid)) <= before, PATIENCE_S,
+               lambda: f'{before} files were open, now: {_files(pid)}')
+
+
+def look_at_server(pid):
+    return {'files': len(_files(pid)), 'threads': len(_threads(pid))}
+
+
+def compare_server(pid, before):
+    """Raises VmError with what is there and was not."""
+    _compare_files(pid, before['files'])
+    wait_until(lambda: len(_threads(pid)) <= before['threads'], PATIENCE_S,
+               lambda: f"{before['threads']} threads ran, now: "
+               f'{sorted(_threads(pid).values())}')
+
+
 def look(vm):
-    return {'files': len(os.listdir(f'/proc/{vm.pid}/fd')),
+    return {'files': len(_files(vm.pid)),
             'places': {tid: _place(vm, tid)
-                       for tid, name in _threads(vm).items()
+                       for tid, name in _threads(vm.pid).items()
                        if name.startswith('CPU ')}}
 
 
 def compare(vm, before):
     """Raises VmError with what is there and was not."""
     def migrating():
-        return [name for name in _threads(vm).values()
+        return [name for name in _threads(vm.pid).values()
                 if name.startswith(OURS)]
-
-    def files():
-        return sorted(os.readlink(f'/proc/{vm.pid}/fd/{fd}')
-                      for fd in os.listdir(f'/proc/{vm.pid}/fd'))
     wait_until(lambda: not migrating(), PATIENCE_S,
                lambda: f'threads are left: {migrating()}')
-    wait_until(lambda: len(files()) <= before['files'], PATIENCE_S,
-               lambda: f"{before['files']} files were open, now: {files()}")
+    _compare_files(vm.pid, before['files'])
     for tid, place in before['places'].items():
         if _place(vm, tid) != place:
             raise VmError(f'a vCPU was at {place}, is at {_place(vm, tid)}')

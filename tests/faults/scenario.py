@@ -18,6 +18,7 @@ TO_A_CHANNEL = ('close', 'connection-reset', 'truncate', 'corrupt')
 TO_THE_LINK = ('stall', 'stall-for-a-moment', 'slow')
 TO_A_PROCESS = ('kill-destination', 'kill-source', 'stop-destination',
                 'stop-source')
+LONG_S = (1, 10)                # that these may be stopped
 TO_THE_FILE = ('disk-full', 'file-removed')
 BY_THE_USER = ('cancel', 'yank', 'qmp-lost', 'parameters', 'switchover',
                'hot-plug', 'memory-plug', 'balloon', 'block-resize', 'savevm',
@@ -65,8 +66,18 @@ def draw(seed, kvm=True):
         vcpus=r.choice((1, 1, 2)))
 
 
+def draw_stop(seed, kvm=True):
+    """As draw(), but one of the two stands still for longer."""
+    r = random.Random(f'stop {seed}')
+    s = draw(seed, kvm)
+    sides = ('source',) if s.transport == 'file' else (
+        'source', 'destination', 'destination')
+    return s._replace(what=f'stop-{r.choice(sides)}', how=r.choice(LONG_S))
+
+
 def text(s):
     return (f'{s.kind} {s.where}: {s.what}' +
-            (f' {s.how}' if s.what in TO_A_CHANNEL else '') +
+            (f' {s.how}' if s.what in TO_A_CHANNEL else
+             f' {s.how} s' if s.how else '') +
             f' ({s.accel}, {s.transport}, converge {s.converge}, bound '
             f'{s.bound}, {s.channels} channels, {s.compression})')
