@@ -44,8 +44,8 @@ OPTIONS = (
     Option('connect', (VIRSH, *RUNNING, RESTORE, *cluster.SAVING), short='-c',
            parse=str, metavar='URI',
            help={VIRSH: "libvirt's URI of the source, as for virsh",
-                 **dict.fromkeys(cluster.SAVING, "for domains: libvirt's URI "
-                                 'of this host, as for virsh'),
+                 **dict.fromkeys(cluster.SAVING, "for domains without a URI "
+                                 "of their own: libvirt's, as for virsh"),
                  **dict.fromkeys((*RUNNING, RESTORE), "for --domain: libvirt's "
                                  'URI of this host, as for virsh')}),
     Option('dir', DIRECTORIES, parse=str, metavar='DIR', file=True,
@@ -223,7 +223,7 @@ OPTIONS = (
                                  'up. A VM whose coordinator is dead goes on '
                                  'after twice this time (default: 500ms)')},
            old={O_ESTIMATE: Old(bare='ms')}),
-    cluster.BUFFER_PACKETS,
+    *cluster.OWN,
     Option('overcommit', MIGRATING, parse=units.steps, metavar='STEPS',
            help='put the vCPUs on fewer host CPUs: 0.5-(2) is two from half '
            'of the pass on',

@@ -93,7 +93,8 @@ def _free_port(family, own):
 
 class FromServer:
     """@args: the options of "restore"; the first server that has it says what
-    it is, each that has the same one can serve it."""
+    it is, each that has the same one can serve it.  A QEMU whose "elsewhere"
+    is not None is on another host, which says where servers find it."""
 
     def __init__(self, args):
         self.servers, self.tls = args.server, client.tls_of(args)
@@ -191,14 +192,16 @@ class FromServer:
         return {'servers': self.wholes} if self.wholes > 1 else {}
 
     def load(self, qemu):
-        uri, serving = self.address(qemu, 'restore'), None
+        uri, serving = qemu.elsewhere.wait_at if qemu.elsewhere else \
+            self.address(qemu, 'restore'), None
         try:
             with self.encryption.of(qemu.qmp, uri), \
                     Load(qemu.qmp, {'multifd': True},
                          {'multifd-channels': self.channels}) as loading:
                 loading.start(uri)
                 serving = self.serve_whole(
-                    uri, uuid=qemu.qmp('query-uuid')['UUID'])
+                    qemu.elsewhere.found_at(qemu.qmp) if qemu.elsewhere
+                    else uri, uuid=qemu.qmp('query-uuid')['UUID'])
                 until_loaded(qemu, loading, lambda: self._look(serving))
                 serving.kill()
         except MigrateError as e:

@@ -79,6 +79,8 @@ class Qemu:
     """Started in a "with": killed if that ends by an exception.  @monitor:
     what its QMP socket is used by."""
 
+    elsewhere = None                # it is on this host
+
     def __init__(self, command, directory=None, monitor=Qmp):
         self.monitor = monitor
         self.dir = tempfile.mkdtemp(prefix='tlm-restore-')

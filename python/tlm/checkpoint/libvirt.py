@@ -18,21 +18,31 @@ def _directory(kind):
                         os.path.expanduser('~/.config'), 'libvirt')
 
 
+def uri_of(virsh):
+    """Of the connection, as libvirt has it; None: not known."""
+    return next(iter(re.findall(r'\S+:/\S*', virsh('uri'))[-1:]), None)
+
+
 def check_local(virsh):
     """Raises MigrateError with the reason; "system" or "session"."""
-    uri = re.findall(r'\S+:/\S*', virsh('uri'))[-1:]
-    local = LOCAL.match(uri[0]) if uri else None
+    uri = uri_of(virsh)
+    local = LOCAL.match(uri) if uri else None
     if not local:
         raise MigrateError(
             f"the file is passed to QEMU by libvirt's local socket, but the "
-            f"connection is {uri[0] if uri else 'not known'}: run this at "
+            f"connection is {uri or 'not known'}: run this at "
             "the domain's host, with --connect qemu:///system")
     return local[2]
 
 
 def check(virsh):
     """The same, for one whose domains are to be paused."""
-    check_locking(os.path.join(_directory(check_local(virsh)), 'qemu.conf'))
+    check_locking(configuration(check_local(virsh)))
+
+
+def configuration(kind):
+    """The file of this host; @kind: of check_local()."""
+    return os.path.join(_directory(kind), 'qemu.conf')
 
 
 def check_locking(path):

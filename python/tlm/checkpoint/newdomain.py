@@ -73,6 +73,7 @@ class NewDomain:
     of the manifest, which get what make(disk) returns."""
 
     dir = None                  # for sockets: its QEMU may not make one here
+    elsewhere = None            # it is on this host
 
     def __init__(self, name, uri, vm, disks=(), make=None):
         if not vm.get('domain'):
@@ -85,7 +86,7 @@ class NewDomain:
 
     def __enter__(self):
         try:
-            libvirt.check_local(self.virsh)
+            self.check_place()
             if self.qmp.state() not in (None, 'shut off', 'crashed'):
                 raise MigrateError(f"domain '{self.qmp.name}' runs: end it "
                                    'first (virsh destroy)')
@@ -98,6 +99,10 @@ class NewDomain:
             self._end(True)
             raise
         return self
+
+    def check_place(self):
+        """Raises MigrateError if a file cannot come to its QEMU."""
+        libvirt.check_local(self.virsh)
 
     def __exit__(self, error, *_):
         self._end(error)

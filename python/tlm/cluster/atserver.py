@@ -17,7 +17,7 @@ from ..checkpoint.toserver import CREDENTIALS
 from ..errors import MigrateError, Refused
 from ..memserver import client
 from ..memserver.look import bytes_of
-from . import servers
+from . import hosts, servers
 from .channel import noted
 from .member import CAPS, Member
 from .recover import TLS
@@ -85,6 +85,7 @@ class AtServer(Member):
                 'announce', vm=self.name, name=name, ram=self.ram,
                 channels=self.channels, keep_all=True,
                 source=copies.source(self.known))
+            self._check_reached(server, session, address)
         except BaseException:
             server.close()
             raise
@@ -94,6 +95,14 @@ class AtServer(Member):
         self.at = {'address': address, 'vm': self.name, 'name': name,
                    'tls': servers.told_of_tls(self.tls),
                    'session': session['session']}
+
+    def _check_reached(self, server, session, address):
+        try:
+            hosts.check_reached(client.reachable(session['uri'], address),
+                                self.channel.elsewhere, address)
+        except MigrateError:
+            server('cancel', session=session['session'])
+            raise
 
     async def _target(self, _name):
         """The URI for QEMU."""

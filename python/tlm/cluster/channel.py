@@ -7,6 +7,7 @@ import json
 
 from ..errors import MigrateError, Refused
 from ..qmp import CONNECT_S, endpoint
+from . import hosts
 
 ANSWER_S = 20               # a QEMU that says nothing is taken for hung
 
@@ -22,11 +23,11 @@ def noted(answer):
     return answer
 
 
-async def in_time(answer, command):
+async def in_time(answer, command, who='QEMU'):
     try:
         return await asyncio.wait_for(answer, ANSWER_S)
     except TimeoutError:
-        raise MigrateError(f'{command}: no answer from QEMU') from None
+        raise MigrateError(f'{command}: no answer from {who}') from None
 
 
 class Channel(asyncio.Protocol):
@@ -35,8 +36,12 @@ class Channel(asyncio.Protocol):
 
     ask_s = 1                   # beside the events
 
+    async def check_pause(self):
+        """Nobody but QEMU knows of it."""
+
     def __init__(self, address, on_event=lambda event: None):
         self.address, self.on_event = address, on_event
+        self.elsewhere = hosts.of_socket(address)
         self.lost = False
         self.transport = self.greeting = None
         self.received = b''
@@ -76,10 +81,12 @@ class Channel(asyncio.Protocol):
     async def __call__(self, command, **arguments):
         return await in_time(self.send(command, **arguments), command)
 
-    async def describe(self, act):
+    async def run(self, act):
         """@act(qmp), which waits for answers, in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, act, Blocking(self, loop))
+
+    describe = run
 
     async def target(self, path):
         """The URI by which QEMU writes to a file."""

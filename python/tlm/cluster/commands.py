@@ -11,16 +11,25 @@ SAVING = (SAVE, WATCH)
 CONFIGURED = (*SAVING, RESTORE)
 
 # Options that nothing else has
-BUFFER_PACKETS = Option(
-    'buffer-packets', SAVING,
-    help='let each VM go on at once, and hold the packets that it sends until '
-    'all have stopped; a VM where that cannot be, because of vhost for '
-    'instance, waits for the others. Only for VMs that reach each other by '
-    'their network devices alone')
+OWN = (
+    Option(
+        'no-lock-manager', SAVING,
+        help='libvirt of each domain on another host has no lock manager, '
+        'which cannot be seen from here: lock_manager in its qemu.conf is not '
+        'set, or "nop"'),
+    Option(
+        'buffer-packets', SAVING,
+        help='let each VM go on at once, and hold the packets that it sends '
+        'until all have stopped; a VM where that cannot be, because of vhost '
+        'for instance, waits for the others. Only for VMs that reach each '
+        'other by their network devices alone'),
+)
 
 VMS = ('[VM...]', 'NAME=SOCKET: what the VM is called in the set, and a QMP '
        'socket of it that nobody else uses (a path, or HOST:PORT); or '
-       "NAME=domain:DOMAIN, a domain of this host's libvirt")
+       'NAME=domain:DOMAIN[@URI], a domain of libvirt\'s, of this host or, '
+       'as virsh has its URI, of another: '
+       'db=domain:postgres@qemu+ssh://hostb/system')
 FILE = ('A file of --config has a table for each VM, as in\n\n'
         '[vm.db]\n\nqmp = "/run/db.qmp"\n\ndir = "/srv/db"\n\n'
         'where dir is the directory of its checkpoints (default: one of its '
@@ -103,6 +112,12 @@ CLUSTER_COMMANDS = (
         'A QEMU that runs elsewhere is named by its QMP socket. It was started '
         'by you with -S -incoming defer, and sees the file of the checkpoint '
         'under the same name:\n\n[vm.web]\n\nwaiting = "hostb:4445"\n\n'
+        'A domain is restored where it was saved, or at another libvirt:\n\n'
+        '[vm.mail]\n\ndomain = "mail"\n\nconnect = '
+        '"qemu+ssh://hostc/system"\n\n'
+        'Memory servers connect to a QEMU on another host by the name that '
+        'its URI or socket has, or by that of address = "HOST", or '
+        '"HOST:PORT".\n\n'
         + NO_DISKS,
         ((0, 'restored'), (1, 'failed or refused'), WRONG_USAGE,
          (130, 'ended by Ctrl-C')),

@@ -3,6 +3,7 @@
 
 import dataclasses
 import os
+import re
 import tomllib
 
 from ..errors import MigrateError
@@ -12,7 +13,7 @@ from ..units import AUTO, Bad, checkpoint_name
 @dataclasses.dataclass(frozen=True)
 class Vm:
     """@qmp, or @domain and @connect: the running one; @command, @waiting,
-    @domain: for a restore."""
+    @domain, @address: for a restore."""
 
     name: str
     qmp: str | None = None
@@ -22,11 +23,12 @@ class Vm:
     disk: str | None = None     # "auto", or none
     command: tuple = ()
     waiting: str | None = None
+    address: str | None = None  # HOST or HOST:PORT, where servers find QEMU
+    lock_manager: str | None = None     # "none", or it is not known
 
     def directory(self, cluster):
         """Where its checkpoints are."""
         return os.path.abspath(self.dir or os.path.join(cluster, self.name))
-
 
     def speaks_by(self):
         """As a log has it, and Vm() takes it."""
@@ -36,16 +38,22 @@ class Vm:
 
 DOMAIN = 'domain:'
 SPEAKS = ('qmp', 'domain', 'connect')
-TEXTS = (*SPEAKS, 'dir', 'disk', 'waiting')
+LOCKS, NO_LOCKS = 'lock-manager', 'none'
+TEXTS = (*SPEAKS, 'dir', 'disk', 'waiting', 'address', LOCKS)
+# A name of a domain can have an @, too
+AT_URI = re.compile(r'(?P<domain>.+?)@(?P<uri>[a-z+]+://.*)')
 
 
 def member(text, connect):
-    """NAME=SOCKET or NAME=domain:DOMAIN, of the command line."""
+    """NAME=SOCKET or NAME=domain:DOMAIN[@URI], of the command line."""
     name, _, where = text.partition('=')
     domain = where.removeprefix(DOMAIN) if where.startswith(DOMAIN) else None
     if not where or domain == '':
         raise Bad(text, 'write NAME=SOCKET or NAME=domain:DOMAIN, as in '
                   'vm1=/run/vm1.qmp')
+    at = AT_URI.fullmatch(domain or '')
+    if at:
+        domain, connect = at['domain'], at['uri']
     return Vm(checkpoint_name(name), **(
         {'domain': domain, 'connect': connect} if domain
         else {'qmp': where}))
@@ -67,18 +75,21 @@ def _from_table(name, table, base):
     table = dict(table, command=tuple(table.get('command', ())))
     if 'dir' in table:
         table['dir'] = os.path.join(base, table['dir'])
-    return Vm(checkpoint_name(name), **table)
+    return Vm(checkpoint_name(name), **{
+        key.replace('-', '_'): value for key, value in table.items()})
 
 
 def read(path):
     """The VMs of a file:
 
         [vm.NAME]
-        qmp = "SOCKET"              # or domain = "DOMAIN"
+        qmp = "SOCKET"              # or domain = "DOMAIN", connect = "URI"
+        lock-manager = "none"
         dir = "DIRECTORY"
         disk = "auto"
         command = ["QEMU", "ARGUMENT", ...]
         waiting = "SOCKET"
+        address = "HOST:PORT"
     """
     try:
         with open(path, 'rb') as f:
@@ -101,8 +112,7 @@ def read(path):
 def _check_at_servers(vms):
     """Raises MigrateError for what servers are not asked for."""
     for vm in vms:
-        why = 'a domain is saved with others to files only' if vm.domain \
-            else 'disks are saved with others to files only: leave out the ' \
+        why = 'disks are saved with others to files only: leave out the ' \
             'disk' if vm.disk else 'leave out dir' if vm.dir else None
         if why:
             raise MigrateError(f'{vm.name}: not with --server: {why}')
@@ -118,11 +128,16 @@ def to_save(args):
         raise MigrateError('of disks, only --disk auto is for several VMs')
     if args.disk:
         found = [dataclasses.replace(vm, disk=AUTO) for vm in found]
+    if args.no_lock_manager:
+        found = [dataclasses.replace(vm, lock_manager=NO_LOCKS)
+                 for vm in found]
     if args.server:
         _check_at_servers(found)
     for vm in found:
         if bool(vm.qmp) == bool(vm.domain):
             raise MigrateError(f'{vm.name}: name its QMP socket or its domain')
+        if vm.lock_manager not in (None, NO_LOCKS):
+            raise MigrateError(f"{vm.name}: {LOCKS} can only be '{NO_LOCKS}'")
         if vm.disk not in (None, AUTO):
             raise MigrateError(f"{vm.name}: disk can only be '{AUTO}'")
         if vm.disk and vm.domain:
@@ -131,7 +146,8 @@ def to_save(args):
     for what, values in (
             ('name', [vm.name for vm in found]),
             ('QMP socket', [vm.qmp for vm in found if vm.qmp]),
-            ('domain', [vm.domain for vm in found if vm.domain]),
+            ('domain', [' at '.join(filter(None, (vm.domain, vm.connect)))
+                        for vm in found if vm.domain]),
             ('directory', [vm.directory('') for vm in found])):
         twice = [v for v in values if values.count(v) > 1] \
             if len(set(values)) < len(values) else ()

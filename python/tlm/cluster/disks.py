@@ -16,7 +16,7 @@ class Disks:
     async def make(self, name, known, records):
         """@known: what is known of the VM; @records: of its overlays."""
         # Whoever gives up must not leave what comes to be only then
-        self.making = asyncio.ensure_future(self.channel.describe(
+        self.making = asyncio.ensure_future(self.channel.run(
             lambda qmp: self._make(qmp, name, known, records)))
         await asyncio.shield(self.making)
 
@@ -47,5 +47,5 @@ class Disks:
         if self.making:
             await asyncio.wait([self.making])
         if self.overlays:
-            await self.channel.describe(
+            await self.channel.run(
                 lambda _: self.overlays.__exit__(True))

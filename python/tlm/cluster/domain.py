@@ -6,19 +6,27 @@ import asyncio
 import concurrent.futures
 import functools
 
-from ..checkpoint.source import ByLibvirt
+from .. import errors
+from ..checkpoint import libvirt
+from ..checkpoint.target import PassedFile
 from ..errors import MigrateError
-from ..virsh.shell import Lost
+from ..virsh.domain import Domain
+from ..virsh.shell import Virsh
+from . import hosts
 from .channel import Channel, Gone, in_time, noted
+
+LIBVIRT = 'libvirt'
 
 
 class DomainChannel:
-    """As channel.Channel."""
+    """As channel.Channel.  @vm: of config.py"""
 
     ask_s = 0.02                # instead of events; a guest may stand still
 
-    def __init__(self, name, uri):
-        self.vm = ByLibvirt(name, uri)
+    def __init__(self, vm):
+        self.vm, self.elsewhere = vm, None
+        self.virsh = Virsh(vm.connect)
+        self.qmp = Domain(self.virsh, vm.domain)
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.passed, self.closed = None, False
         self.lost = False       # what virsh says is told by its answers
@@ -27,46 +35,64 @@ class DomainChannel:
         return noted(asyncio.get_running_loop().run_in_executor(
             self.thread, functools.partial(act, *arguments, **named)))
 
-    async def open(self):
+    def _open(self):
+        """In the thread."""
         try:
-            await in_time(self._call(self.vm.__enter__), 'virsh')
-        except Lost:
-            raise
-        except MigrateError as e:
+            self.elsewhere = hosts.of_uri(libvirt.uri_of(self.virsh))
+            self.qmp.check_runs()
+        except FileNotFoundError:
+            raise MigrateError('there is no virsh here (package '
+                               'libvirt-clients)') from None
+        except errors.Gone as e:
             raise Gone(str(e)) from None
+
+    async def open(self):
+        await in_time(self._call(self._open), 'virsh', LIBVIRT)
         return self
+
+    async def check_pause(self):
+        """Raises MigrateError if QEMU may not pause the guest by itself."""
+        await in_time(self._call(hosts.check_locking, self.virsh,
+                                 bool(self.vm.lock_manager)), 'virsh', LIBVIRT)
 
     def send(self, command, **arguments):
         """Returns a future: of the answer, or MigrateError."""
-        return self._call(self.vm.qmp, command, **arguments)
+        return self._call(self.qmp, command, **arguments)
 
     async def __call__(self, command, **arguments):
-        return await in_time(self.send(command, **arguments), command)
+        return await in_time(self.send(command, **arguments), command,
+                             LIBVIRT)
+
+    async def run(self, act):
+        """@act(qmp), which waits for answers, in a thread."""
+        return await self._call(act, self.qmp)
 
     async def describe(self, act):
-        def with_xml():
-            return {**act(self.vm.qmp), 'domain': self.vm.qmp.xml()}
-        return await self._call(with_xml)
+        """The same for what is known of the VM."""
+        return await self.run(lambda qmp: {**act(qmp), 'domain': qmp.xml()})
 
     async def target(self, path):
         """The URI by which QEMU writes to a file."""
-        self.passed = self.vm.target(path)
-        await in_time(self._call(self.passed.__enter__), 'add-fd')
+        if self.elsewhere:
+            return f'file:{path}'
+        self.passed = PassedFile(path, self.qmp)
+        await in_time(self._call(self.passed.__enter__), 'add-fd', LIBVIRT)
         return self.passed.uri
 
     async def forget_target(self):
         """QEMU has written it, or will not."""
         passed, self.passed = self.passed, None
         if passed:
-            await in_time(self._call(passed.__exit__), 'remove-fd')
+            await in_time(self._call(passed.__exit__), 'remove-fd', LIBVIRT)
 
     def close(self):
+        """Nobody waits for it any more, nor does the end of this program."""
         if not self.closed:
             self.closed = True
-            self.thread.submit(self.vm.__exit__)
+            self.virsh.give_up()
+            self.thread.submit(self.virsh.close)
             self.thread.shutdown(wait=False)
 
 
 def channel_of(vm, on_event=lambda event: None):
-    return DomainChannel(vm.domain, vm.connect) if vm.domain else \
-        Channel(vm.qmp, on_event)
+    return DomainChannel(vm) if vm.domain else Channel(vm.qmp, on_event)

@@ -106,6 +106,8 @@ class Member:
 
     async def connect(self):
         await self.channel.open()
+        await self.channel.check_pause()
+        await self._check_target()
         self.known = await self.channel.describe(self._describe)
         if (await self.look()).status not in ('none', *FINAL):
             raise MigrateError('a migration is under way')
@@ -115,6 +117,9 @@ class Member:
         saver.check(qmp)
         self._check_space(qmp)
         return machine.describe(qmp)
+
+    async def _check_target(self):
+        """Raises MigrateError if it is not where QEMU would look for it."""
 
     def _check_space(self, qmp):
         """In a thread; raises MigrateError if there is too little of it."""

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from ..checkpoint import (chain, disks, drives, fresh, launch, newdomain,
+from ..checkpoint import (chain, disks, drives, fresh, launch,
                           serverdisks)
 from ..checkpoint.catalogue import Entry
 from ..checkpoint.fromfile import load
@@ -16,9 +16,9 @@ from ..checkpoint.records import Records
 from ..errors import MigrateError, in_words
 from ..figures import duration
 from ..progress import Display
-from ..qmp import Qmp, endpoint
+from ..qmp import Qmp
 from ..units import Bad
-from . import config, servers
+from . import config, hosts, servers
 from .look import all_problems
 from .sets import Sets
 
@@ -29,8 +29,10 @@ class Waiting:
 
     dir = None                  # where servers could reach it by a socket
 
-    def __init__(self, address, used):
+    def __init__(self, address, used, found_at=None):
         self.socket, self.used, self.qmp = address, used, None
+        host = hosts.of_socket(address)
+        self.elsewhere = hosts.Elsewhere(found_at or host) if host else None
 
     def __enter__(self):
         self.qmp = Qmp(self.socket)
@@ -75,7 +77,6 @@ class Loaded:
         if self.at:
             self.entry = Entry(name, {'machine': member['machine']})
             self.records = serverdisks.Records(vm.name)
-            self._check_waiting()
         else:
             self.catalogue = sets.of_member(member)
             self.entry = self.catalogue.get(name)
@@ -93,10 +94,10 @@ class Loaded:
 
     def _qemu(self):
         if self.vm.waiting:
-            return Waiting(self.vm.waiting, self.used)
+            return Waiting(self.vm.waiting, self.used, self.vm.address)
         if self.vm.domain:
-            return newdomain.NewDomain(self.vm.domain, self.vm.connect,
-                                       self.machine)
+            return hosts.Domain(self.vm.domain, self.vm.connect,
+                                self.machine, address=self.vm.address)
         self.overlays = fresh.Fresh(
             None, self.entry.name,
             (self.words[0], *(self.machine['command'] or ())[:1]),
@@ -106,13 +107,6 @@ class Loaded:
         if not self.vm.command:
             launch.check_nobody_runs(line.words, line.changed)
         return launch.Qemu(line.words, self.directory)
-
-    def _check_waiting(self):
-        if self.vm.waiting and endpoint(self.vm.waiting)[1]:
-            raise MigrateError(
-                f'{self.vm.name}: a QEMU that waits and has its QMP socket at '
-                'a port may be on another host, where the server would not '
-                'find it: give the path of a socket, or no "waiting"')
 
     def _load(self):
         if self.at:

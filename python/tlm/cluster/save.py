@@ -19,9 +19,9 @@ from .recover import recover
 from .sets import Sets
 from .tofile import ToFile
 
-# A socket and a lock each, or a socket and the pipes of a program that speaks
+# A socket and a lock each, or the pipes of virsh and of a program that speaks
 # to a server; and what Python has
-FILES_PER_VM, FILES = 5, 64
+FILES_PER_VM, FILES = 8, 64
 WINDOW_MS = 500
 
 

@@ -113,7 +113,8 @@ def load(at, qemu, allow_plain):
         server=[at['address']], vm=at['vm'], name=at['name'],
         tls=tls.get('kind'), tls_dir=tls.get('directory'),
         tls_user=tls.get('user'), tls_hostname=None, allow_plain=allow_plain,
-        channels=CHANNELS, to=None))
+        # Credentials of a QEMU elsewhere are there
+        channels=CHANNELS, to=qemu.elsewhere))
     if origin.shown['created'] != at['created']:
         raise MigrateError(f"{at['address']}: this {at['name']} is not the "
                            'one of the set')

@@ -30,14 +30,20 @@ def shown(content, head=None):
     return [head or f"{content['name']}, of {content['created']}",
             f"  ready     after {duration(content['ready-ms'])}",
             f"  cut       all stood still after "
-            f"{us(1000 * content['stopped-ms'])}; stops "
-            f"{us(content['stop-skew-us'])} apart, resumes "
-            f"{us(content['resume-skew-us'])}",
+            f"{us(1000 * content['stopped-ms'])}{_apart(content)}",
             f"  complete  after {duration(content['complete-ms'])}",
             *map(_member, content['members']),
             *(f"  disk of {m['name']}: {d['base']}, which nobody may write "
               f"to; it goes on in {d['overlay-file']}"
               for m in content['members'] for d in m.get('disks', ()))]
+
+
+def _apart(content):
+    """libvirt does not tell when a domain has stopped."""
+    if len([m for m in content['members'] if m.get('stopped-us')]) < 2:
+        return ''
+    return f"; stops {us(content['stop-skew-us'])} apart, resumes " \
+        f"{us(content['resume-skew-us'])}"
 
 
 def _member(m):

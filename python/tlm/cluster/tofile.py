@@ -10,6 +10,7 @@ from ..checkpoint.catalogue import (FILE, MANIFEST, OVERLAY, PART,
 from ..checkpoint.records import Records
 from ..checkpoint.target import check_space
 from ..errors import Refused
+from . import hosts
 from .member import Member
 
 
@@ -33,6 +34,11 @@ class ToFile(Member):
     def where(self, sets):
         """For the log."""
         return {'dir': sets.relative(self.catalogue.directory)}
+
+    async def _check_target(self):
+        if self.channel.elsewhere:
+            await hosts.check_directory(self.channel,
+                                        self.catalogue.directory)
 
     def _check_space(self, qmp):
         check_space(self.catalogue.directory, machine.space_needed(qmp))

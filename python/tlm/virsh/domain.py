@@ -6,7 +6,7 @@ import re
 import subprocess
 
 from ..errors import Gone, MigrateError, Refused
-from .shell import Lost, plain_language
+from .shell import ANSWER_S, Lost, plain_language
 
 GONE = re.compile(
     r'failed to get domain|Domain not found|no domain with matching')
@@ -33,12 +33,15 @@ class Domain:
 
     def pass_fd(self, fd, fdset):
         """For QEMU's /dev/fdset/@fdset, by a virsh that has inherited it."""
-        p = subprocess.run(
-            [*self.virsh.command, 'qemu-monitor-command', '--domain',
-             self.name, '--pass-fds', str(fd), json.dumps(
-                 {'execute': 'add-fd', 'arguments': {'fdset-id': fdset}})],
-            pass_fds=[fd], env=plain_language(), capture_output=True,
-            text=True, check=False)
+        try:
+            p = subprocess.run(
+                [*self.virsh.command, 'qemu-monitor-command', '--domain',
+                 self.name, '--pass-fds', str(fd), json.dumps(
+                     {'execute': 'add-fd', 'arguments': {'fdset-id': fdset}})],
+                pass_fds=[fd], env=plain_language(), capture_output=True,
+                text=True, check=False, timeout=ANSWER_S)
+        except subprocess.TimeoutExpired:
+            raise Lost('no answer from libvirt') from None
         why = re.search(r'"desc":"([^"]*)"', p.stdout)
         if p.returncode or why:
             raise MigrateError('the file cannot be passed to QEMU: ' +

@@ -4,6 +4,7 @@
 import os
 import re
 import select
+import signal
 import subprocess
 import time
 
@@ -35,6 +36,11 @@ def help_of_migrate():
                           env=plain_language()).stdout
 
 
+def said(error):
+    """What virsh has printed as errors, in one line."""
+    return '; '.join(re.findall(r'^error: (.*)$', error, re.M))
+
+
 class Virsh:
     """One virsh that executes commands one after the other, so that there
     is one connection, and one ssh, however often it is asked."""
@@ -44,6 +50,7 @@ class Virsh:
         self.terminal = Terminal()
         self.process = None
         self.count = 0
+        self.given_up = False
 
     def _start(self):
         self.process = subprocess.Popen(
@@ -51,11 +58,15 @@ class Virsh:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=dict(plain_language(), TERM='dumb', INPUTRC='/dev/null'),
             process_group=0)
+        if self.given_up:
+            self.give_up()       # while it was started
         self.terminal.lend(self.process.pid)
 
     def __call__(self, *words):
         """What the command prints; raises MigrateError with its message."""
         started = self.process is None or self.process.poll() is not None
+        if self.given_up:
+            raise Lost('virsh was ended')
         if started:
             self._start()
         self.count += 1
@@ -71,7 +82,7 @@ class Virsh:
         finally:
             if started:
                 self.terminal.take()
-        message = '; '.join(re.findall(r'^error: (.*)$', error, re.M))
+        message = said(error)
         if LOST.search(message):
             raise Lost(message)
         if message and not message.startswith('Reconnected'):
@@ -105,7 +116,8 @@ class Virsh:
                         raise BrokenPipeError
         except BrokenPipeError:
             error += p.stderr.read()
-            raise Lost(error.decode(errors='replace').strip() or
+            error = error.decode(errors='replace')
+            raise Lost(said(error) or error.strip() or
                        'virsh has ended') from None
         while select.select([p.stderr], [], [], 0)[0]:
             data = os.read(p.stderr.fileno(), 65536)
@@ -114,6 +126,15 @@ class Virsh:
             error += data
         return (out[:out.index(mark)].decode(errors='replace'),
                 error.decode(errors='replace'))
+
+    def give_up(self):
+        """By any thread: who waits for an answer gets Lost, and nobody gets
+        one from now on.  With what virsh has started to reach the host, which
+        would keep its pipes open."""
+        self.given_up = True
+        process = self.process
+        if process and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
     def close(self):
         if self.process:

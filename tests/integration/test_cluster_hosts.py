@@ -1,0 +1,266 @@
+#!/usr/bin/python3
+#
+# tlm cluster with domains of unmodified libvirts on two hosts
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import json
+import os
+import re
+import signal
+import subprocess
+import unittest
+
+from tlmtest import env
+from tlmtest.case import CRAWL
+from tlmtest.domains import TOOL, DomainCase
+from tlmtest.guests import LinuxGuest
+from tlmtest.memserver import BINARY, MemServer
+from tlmtest.virt import Domain
+from tlmtest.vm import wait_until
+
+WINDOW = ('--window', '5s')
+NOBODY = '10.213.0.9'           # on the network of the hosts
+EVENT = re.compile(r'^(?P<time>\S+ \S+): event (?P<kind>STOP|RESUME) for',
+                   re.M)
+
+
+class HostsCase(DomainCase):
+    """Domain "guest" at one host and "other" at the other one; the command is
+    given at the first."""
+
+    def setUp(self):
+        super().setUp()
+        if not os.path.exists(BINARY):
+            self.skipTest(f'{BINARY} is missing')
+        self.far = self.pair.hosts[1]
+        self.far.use_emulator(env.QEMU)
+        self.residents = []
+        for name, host in (('guest', self.host), ('other', self.far)):
+            guest = LinuxGuest(mem_mb=256, ws=32, vcpus=1, rate=2000)
+            domain = Domain(self.pair, guest, name=name)
+            self.addCleanup(domain.close)
+            domain.start(host)
+            self.residents.append((guest, domain, host))
+        self.named = ('a=domain:guest', f'b=domain:other@{self.far.uri}')
+
+    def serve(self):
+        """At the first host, to whoever is on its network."""
+        self.server = MemServer(
+            {'data': {'listen': f'tcp:{self.host.address}:0'},
+             'tls': {'allow-plain': 'true'}},
+            prefix=self.host.command())
+        self.addCleanup(self.server.close)
+        return '--server', self.server.address
+
+    def words(self, command, *more):
+        return self.host.command(TOOL, 'cluster', command, '--dir', self.dir,
+                                 *more)
+
+    def saving(self, *more):
+        return self.words('save', *WINDOW, '--no-lock-manager', '--json',
+                          *more, *self.named)
+
+    @staticmethod
+    def run_tool(words):
+        return subprocess.run(words, text=True, capture_output=True,
+                              stdin=subprocess.DEVNULL, timeout=600,
+                              check=False)
+
+    def tool(self, command, *more):
+        run = self.run_tool(self.words(command, *more))
+        self.assertEqual(run.returncode, 0, run.stderr)
+        return run.stdout
+
+    def saved(self, *more):
+        run = self.run_tool(self.saving(*more))
+        self.assertEqual(run.returncode, 0, run.stderr)
+        return json.loads(run.stdout)
+
+    def assert_refused(self, why, words):
+        run = self.run_tool(words)
+        self.assertEqual(run.returncode, 1, run.stdout)
+        self.assertRegex(run.stderr, why)
+
+    def settings_of(self, name, host):
+        return (host.qmp(name, 'query-migrate-capabilities'),
+                host.qmp(name, 'query-migrate-parameters'),
+                host.qmp(name, 'query-named-block-nodes', flat=True))
+
+    def all_settings(self):
+        return [self.settings_of(d.name, host)
+                for _, d, host in self.residents]
+
+    def assert_all_well(self):
+        for guest, domain, host in self.residents:
+            place = domain.at[host]
+            wait_until(lambda d=domain, h=host: h.domain_state(d.name) ==
+                       'running', 60, 'libvirt says that it runs')
+            guest.wait_alive(place)
+            guest.wait_scans(place)
+
+    def destroy(self):
+        for _, domain, host in self.residents:
+            host.virsh('destroy', domain.name)
+            host.use_emulator(env.STOCK_QEMU)
+
+    def restored(self, name, *more):
+        return [vm['status'] for vm in json.loads(self.tool(
+            'restore', '--json', '--allow-plain', *more, name))['vms']]
+
+    def config(self, text):
+        path = os.path.join(self.dir, 'config.toml')
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write(text)
+        return '--config', path
+
+
+class Saved(HostsCase):
+    def events(self):
+        """Of both domains, from now on: returns what reads them."""
+        logs = []
+        for _, domain, host in self.residents:
+            path = os.path.join(self.dir, f'{domain.name}.events')
+            with open(path, 'w', encoding='utf-8') as f:
+                p = host.popen('virsh', 'qemu-monitor-event', '--loop',
+                               '--timestamp', '--domain', domain.name,
+                               stdout=f, stderr=subprocess.STDOUT)
+            self.addCleanup(p.wait)
+            self.addCleanup(p.kill)
+            logs.append((path, host))
+
+        def read():
+            found = []
+            for path, host in logs:
+                with open(path, encoding='utf-8') as f:
+                    found.append(EVENT.findall(f.read()))
+            return found
+        return read
+
+    def test_to_a_server(self):
+        """All stand still before one goes on.  Stock QEMUs go on, where they
+        were, and both at one host."""
+        server = self.serve()
+        self.assert_refused("a|b: it cannot be seen from here whether libvirt "
+                            'at qemu.tcp.*has a lock manager',
+                            self.words('save', *server, 'one', *self.named))
+        before, events = self.all_settings(), self.events()
+        content = self.saved(*server, 'one')
+        self.assertEqual([m.get('connect') for m in content['members']],
+                         [None, self.far.uri])
+        for member in content['members']:
+            self.assertGreater(member['pause-us'], 0)
+        wait_until(lambda: all(len(e) == 2 for e in events()), 60,
+                   'libvirt has told of all events')
+        stops, resumes = zip(*(
+            [time_ for time_, _ in sorted(seen)] for seen in events()))
+        self.assertLess(max(stops), min(resumes))
+        self.assertEqual(self.all_settings(), before)
+        self.assert_all_well()
+        self.assertEqual(self.tool('verify'), 'one: good\n')
+        self.destroy()
+        self.assertEqual(self.restored('one'), ['running'] * 2)
+        self.assert_all_well()
+        self.destroy()
+        more = self.config('[vm.b]\ndomain = "other"\n'
+                           'connect = "qemu:///system"\n')
+        self.assertEqual(self.restored('one', '--paused', *more),
+                         ['paused'] * 2)
+        for name in ('guest', 'other'):
+            self.host.virsh('destroy', name)
+        # At a port and an address that the user wants
+        more = self.config(f'[vm.b]\ndomain = "other"\n'
+                           f'connect = "{self.far.uri}"\n'
+                           f'address = "{self.far.address}:49999"\n')
+        self.assertEqual(self.restored('one', *more), ['running'] * 2)
+        self.assert_all_well()
+
+    def test_to_a_directory(self):
+        """That both hosts have; and one that they have not is refused."""
+        before = self.all_settings()
+        content = self.saved('one')
+        self.assertEqual([m['dir'] for m in content['members']], ['a', 'b'])
+        self.assertEqual(self.all_settings(), before)
+        self.assert_all_well()
+        self.far.run('mount', '-t', 'tmpfs', 'none', f'{self.dir}/b')
+        try:
+            self.assert_refused('b: .*/b: its QEMU does not see what this '
+                                'host has there', self.saving('two'))
+        finally:
+            self.far.run('umount', f'{self.dir}/b')
+        self.assertEqual(self.all_settings(), before)
+        self.assertEqual(self.tool('verify'), 'one: good\n')
+        self.destroy()
+        self.assertEqual(self.restored('one'), ['running'] * 2)
+        self.assert_all_well()
+
+
+class Trouble(HostsCase):
+    def test_refused(self):
+        """With the reason; all run on, and the old set is as it was."""
+        server = self.serve()
+        self.saved(*server, 'old')
+        before = self.all_settings()
+        for words, why in (
+                ((*server, 'one', self.named[0],
+                  f'b=domain:nobody@{self.far.uri}'),
+                 "b: .*nobody"),
+                ((*server, 'one', self.named[0],
+                  f'b=domain:other@qemu+tcp://{NOBODY}/system'),
+                 f'b: failed to connect.*; unable to connect to server at '
+                 f'.{NOBODY}|b: virsh: no answer from libvirt'),
+                (('--server', self.hidden_server(), 'one', *self.named),
+                 'b: .*where a QEMU on 10.213.0.2 does not find it')):
+            self.assert_refused(why, self.words(
+                'save', *WINDOW, '--no-lock-manager', *words))
+        self.assertEqual(self.all_settings(), before)
+        self.assert_all_well()
+        self.assertEqual(self.tool('verify'), 'old: good\n')
+
+    def hidden_server(self):
+        """That listens for this host alone."""
+        server = MemServer(prefix=self.host.command())
+        self.addCleanup(server.close)
+        return server.address
+
+    def test_libvirt_hangs(self):
+        """In the middle: it is said, nobody waits for it for long, and the
+        next command puts things in order."""
+        server = self.serve()
+        self.saved(*server, 'old')
+        before = self.all_settings()
+        p = subprocess.Popen(
+            self.saving(*server, '--bandwidth', f'{CRAWL}B/s', 'one'),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True)
+        self.addCleanup(p.stderr.close)
+        self.addCleanup(p.kill)
+        for _, domain, host in self.residents:
+            wait_until(lambda d=domain, h=host: h.qmp(
+                d.name, 'query-migrate').get('tlm', {}).get('stage') ==
+                'live', 120, 'it is saved')
+        libvirtd = self.far.libvirtd_pid()
+        os.kill(libvirtd, signal.SIGSTOP)
+        try:
+            _, err = p.communicate(timeout=600)
+            self.assertEqual(p.returncode, 1, err)
+            self.assertRegex(err, 'b: .*no answer from libvirt')
+            self.assertRegex(err, 'b: it is not known whether it runs on')
+            # Its QEMU needs nobody for that
+            guest, domain, host = self.residents[1]
+            guest.wait_alive(domain.at[host])
+            guest, domain, host = self.residents[0]
+            self.assertEqual(self.settings_of(domain.name, host), before[0])
+            guest.wait_alive(domain.at[host])
+        finally:
+            os.kill(libvirtd, signal.SIGCONT)
+        self.tool('prune', '--keep', '9')
+        self.assertEqual(self.all_settings(), before)
+        self.assert_all_well()
+        self.assertEqual(self.tool('verify'), 'old: good\n')
+        self.assertEqual(os.listdir(self.dir).count('one.log'), 0)
+        self.saved(*server, 'two')
+
+
+if __name__ == '__main__':
+    unittest.main()
