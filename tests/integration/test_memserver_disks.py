@@ -79,6 +79,26 @@ class AtServer(MemServerCase, disk_command.Restored):
         self.servers[0].start()
         self.restored(src, 'one', *self.stock_line(src))
 
+    def test_parts(self):
+        """Whole, and after the loss of the head: a server with parity knows
+        the disks, too."""
+        self.servers += [self.server(), self.server()]
+        src = self.start(*self.raw_disk())
+        disk, = self.tool('save', '--qmp', self.qmp, '--disk', 'auto',
+                          '--name', 'one', '--level', 'protected',
+                          '--json')['disks']
+        self.assertEqual(disk['base'], self.image)
+        self.wait_requests(src)
+        src.kill()
+        content = self.content(self.image)
+        self.restored(src, 'one', *self.stock_line(src))
+        self.servers[0].kill()
+        self.restored(src, 'one', *self.stock_line(src))
+        self.assertEqual(self.content(self.image), content)
+        os.utime(self.image, (0, 0))
+        why = self.tool('restore', 'one', *self.stock_line(src), code=1)
+        self.assertIn('has changed since', why)
+
     def test_image_changed(self):
         """It is not restored on an image that somebody has written to."""
         src = self.start(*self.raw_disk())

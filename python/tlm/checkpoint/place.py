@@ -57,8 +57,6 @@ def _check_parts(parser, args):
                      'servers')
     if args.parts == 1:
         return
-    for name, why in (
-            ('disk', 'not yet'),
-            ('copies', 'not of parts')):
-        if getattr(args, name, None):
-            parser.error(f'--{name} is not for --parts: {why}')
+    if getattr(args, 'copies', None):
+        parser.error('--copies is not for --parts: --level protected survives '
+                     'the loss of servers')
