@@ -18,13 +18,18 @@ class AtServer(domains.DisksCase):
         super().setUp()
         if not os.path.exists(BINARY):
             self.skipTest(f'{BINARY} is missing')
-        self.server = MemServer({'store': {'keep': 10}},
-                                prefix=self.host.command())
-        self.addCleanup(self.server.close)
+        self.servers = [self.another()]
+
+    def another(self):
+        server = MemServer({'store': {'keep': 10}},
+                           prefix=self.host.command())
+        self.addCleanup(server.close)
+        return server
 
     def words(self, command, *more):
-        return self.host.command(domains.TOOL, 'checkpoint', command,
-                                 '--server', self.server.address, *more)
+        return self.host.command(
+            domains.TOOL, 'checkpoint', command, '--server',
+            ','.join(s.address for s in self.servers), *more)
 
     def test_save_and_restore(self):
         """By a stock QEMU, as the domain that it was, from memory and after
@@ -55,6 +60,21 @@ class AtServer(domains.DisksCase):
                          self.overlays('one'))
         self.assert_uses_disk()
         self.end()
+        self.assert_restored_with_disks((one, two), ('one', 'two'))
+
+    def test_parts(self):
+        """With its disk, also after the loss of a server."""
+        self.servers += [self.another(), self.another()]
+        self.start_with_disks()
+        one = self.save('--disk', 'virsh', '--name', 'one', '--level',
+                        'protected', '--incremental')
+        self.assert_on(*self.overlays('one'))
+        two = self.save('--disk', 'virsh', '--name', 'two', '--level',
+                        'protected', '--incremental')
+        self.assertEqual(two['since'], 'one')
+        self.assert_uses_disk()
+        self.end()
+        self.servers[0].kill()
         self.assert_restored_with_disks((one, two), ('one', 'two'))
 
     def test_refused(self):

@@ -25,24 +25,28 @@ CHANNELS = 4
 
 
 class PartsCase(ServerTool):
-    def servers(self, count):
+    def servers(self, count, **config):
         """Over Unix sockets and TCP."""
-        return [self.server(**(TCP if n % 2 else {})) for n in range(count)]
+        return [self.server(**config, **(TCP if n % 2 else {}))
+                for n in range(count)]
 
     @staticmethod
     def all(servers):
         return ','.join(s.address for s in servers)
 
-    def announced(self, servers):
+    def announced(self, servers, **more):
         """By hand.  Returns the channels for QEMU, and a function that waits
         until all have it."""
         controls = [self.control(s) for s in servers]
         wish = {'set': str(uuid.uuid4()), 'parts': len(servers),
-                'channels': CHANNELS}
+                'channels': CHANNELS, **more}
         sessions = []
         for part, control in enumerate(controls):
             sessions.append(control.announce(part=part, **wish))
             wish['head'] = sessions[0]['uri']
+            if 'parent' in wish:
+                control('confirm', session=sessions[-1]['session'],
+                        incremental=True)
 
         def wait():
             for control, session in zip(controls, sessions):
@@ -86,6 +90,34 @@ class Parts(PartsCase):
                 self.assert_runs_on(self.guest, src)
                 src.close()
                 self.assert_restored(servers, frozen, '--channels', '5')
+
+    def test_increments(self):
+        """The guest rewrites memory; each increment is that of its pause."""
+        servers = self.servers(3, store={'keep': 5})
+        src = self.tlm_source(self.guest, multifd_channels=CHANNELS)
+        migration.set_capabilities(src, pause_before_switchover=True,
+                                   multifd=True)
+        frozen, parent = {}, None
+        for name in 'one', 'two', 'three', 'four', 'five':
+            channels, wait = self.announced(
+                servers, name=name, level='memory',
+                **({'parent': parent} if parent else {}))
+            src.qmp('tlm-checkpoint', channels=channels, incremental=True,
+                    gate_timeout=60_000,
+                    **({'parent': src.qmp('query-migrate')['tlm']['checkpoint']
+                        ['generation']} if parent else {}))
+            migration.wait_status(src, 'pre-switchover')
+            frozen[name] = FrozenRam(src)
+            src.qmp('migrate-continue', state='pre-switchover')
+            migration.wait_status(src, 'completed')
+            told = src.qmp('query-migrate')['tlm']['checkpoint']
+            self.assertEqual('parent' in told, parent is not None, told)
+            wait()
+            parent = name
+        self.assert_runs_on(self.guest, src)
+        src.close()
+        for name, ram in frozen.items():
+            self.assert_restored(servers, ram, name=name)
 
     def test_stock_source(self):
         """Capability tlm is off, as in a QEMU that had only the channels."""

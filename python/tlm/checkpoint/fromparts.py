@@ -18,10 +18,6 @@ def of(args):
     if args.instant:
         raise MigrateError(f"'{origin.name}' is in parts: those are restored "
                            'whole only. Leave out --instant')
-    if args.domain:
-        raise MigrateError(f"'{origin.name}' is in parts: those are not "
-                           'restored as a domain yet. Write a command line '
-                           'behind "--"')
     parts = origin.shown['parts']
     if args.to and args.channels < parts:
         raise MigrateError(f"'{origin.name}' is in {parts} parts, each of "
