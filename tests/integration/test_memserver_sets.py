@@ -229,6 +229,7 @@ class FakeHead:
 
     def __init__(self, **more):
         self.listener = socket.create_server(('127.0.0.1', 0), **more)
+        self.listener.settimeout(60)
         self.uri = 'tcp:127.0.0.1:%d' % self.listener.getsockname()[1]
         self.peer = None
 
@@ -850,7 +851,9 @@ class Faults(FakeCase):
             s = connect(session['uri'])
             self.addCleanup(s.close)
             s.sendall(struct.pack('>II16sB39s', 0x11223344, 1, b'', 0, b''))
-            self.assertEqual(s.recv(1), b'')
+            wait_until(lambda: servers[0][1](
+                'status', session=session['session'])['state'] == 'failed',
+                60, 'the part has failed')
             head.listener.accept()[0].close()
         self.assertEqual(head.accept()[8:44].decode(), session['set'])
         why = 'channel 0 comes, which is that of part 0'
