@@ -43,6 +43,7 @@
 #include "migration/ram.h"
 #include "migration/savevm.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/lease.h"
 #include "checkpoint/options.h"
 #include "internal.h"
 #include "placement.h"
@@ -564,6 +565,7 @@ void tlm_cancel(void)
 
 void tlm_fill_info(MigrationInfo *info)
 {
+    tlm_lease_renew();
     info->tlm = tlm_info(&migration);
 }
 

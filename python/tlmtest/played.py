@@ -56,7 +56,7 @@ class Played:
         self.state, self.stage, self.error = 'none', None, None
         self.running, self.hung, self.dead = True, False, False
         self.stopped_at = self.resumed_at = None
-        self.asked = []
+        self.asked, self.client_timeout = [], None
         self.run = 0                # of the checkpoint, for late timers
         self.client = self.server = None
         self.arguments = {}
@@ -180,7 +180,8 @@ class Played:
         self.generation = str(uuid.uuid4()) if incremental else None
 
     def _tlm_checkpoint(self, uri, hold=False, gate_timeout=1000,
-                        incremental=False, parent=None, **_):
+                        incremental=False, parent=None,
+                        client_timeout=0, **_):
         if self.state not in ('none', 'completed', 'failed', 'cancelled'):
             raise ValueError("There's a migration process in progress")
         self._ask_chain(incremental, parent)
@@ -190,6 +191,7 @@ class Played:
                                                'mapped-ram')}
         self.caps.update(dict.fromkeys(self.kept, True))
         self.file, self.gate_timeout = uri.removeprefix('file:'), gate_timeout
+        self.client_timeout = client_timeout
         self._set('setup', 'setup')
         self._set('active', 'live')
         self._later('live', self._ready if hold else self._at_gate)

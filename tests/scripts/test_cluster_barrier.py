@@ -5,6 +5,7 @@ in each order."""
 
 import asyncio
 import unittest
+from unittest import mock
 
 from tlm.cluster.barrier import Barrier
 from tlm.errors import MigrateError
@@ -78,6 +79,23 @@ class Barriers(unittest.TestCase):
                 self.assertFalse(member.heard, f'after {turns} turns')
             heard += member.heard
         self.assertTrue(0 < heard < TURNS)      # both were seen
+
+    def test_those_that_came_are_asked_too(self):
+        """From time to time: their QEMUs want to know that somebody is
+        there."""
+        first, second = Played(), Played()
+        first.there = True
+
+        async def look():
+            second.come(0)
+        first.look = look
+
+        async def meet():
+            await asyncio.wait_for(
+                Barrier([first, second], lambda m: m.there).wait(), 60)
+        second.name = 'b'
+        with mock.patch('tlm.cluster.barrier.ASK_ALL_S', 0):
+            asyncio.run(meet())
 
     def test_gone(self):
         member = Played()

@@ -133,6 +133,8 @@ class Saved(Case):
             self.assertEqual(part.manifest['set'], content['id'])
         self.assert_one_moment(cluster)
         self.assert_run_on(cluster)
+        self.assertEqual({vm.client_timeout for vm in cluster.vms.values()},
+                         {member.LEASE_MS})
         self.assertIn('3 VMs, longest pause', err)
         code, _, err = self.save('one')
         self.assertEqual(code, 1)

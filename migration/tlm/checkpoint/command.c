@@ -17,6 +17,7 @@
 #include "chain.h"
 #include "checkpoint.h"
 #include "disks.h"
+#include "lease.h"
 #include "options.h"
 
 /*
@@ -32,6 +33,7 @@ static void put_back(void)
 {
     memcpy(migrate_get_current()->capabilities, old_caps, sizeof(old_caps));
     tlm_checkpoint_set_options(NULL);
+    tlm_lease_stop();
 }
 
 /* The end, good or bad, when all has been cleaned up; BQL held */
@@ -122,6 +124,7 @@ void qmp_tlm_checkpoint(MigrationTlmCheckpointOptions *arg, Error **errp)
     set_defaults(o);
     tlm_checkpoint_set_options(o);
     tlm_chain_ask(arg->incremental, arg->parent);
+    tlm_lease_start(o->client_timeout);
     qmp_migrate(arg->uri, arg->has_channels, arg->channels, false, false,
                 false, false, errp);
     if (*errp) {

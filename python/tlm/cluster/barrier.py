@@ -2,9 +2,14 @@
 """All members of a set have come to a point."""
 
 import asyncio
+import time
 
 from ..errors import MigrateError
 from .channel import together
+
+
+# Less than LEASE_MS of member.py, and more than is noticed in QEMU
+ASK_ALL_S = 10
 
 
 class Barrier:
@@ -52,13 +57,18 @@ class Barrier:
             self.met.set_result(None)
 
     async def _ask(self):
-        """Those that have not come: do they live, and was an event lost?"""
+        """Those that have not come: do they live, and was an event lost?  And
+        the others, so that their QEMUs know that somebody is there."""
         async def one(member):
             try:
                 await member.look()
             except MigrateError as e:
                 raise MigrateError(f'{member.name}: {e}') from None
+        due = time.monotonic() + ASK_ALL_S
         while self.missing:
             await asyncio.sleep(min(m.channel.ask_s
                                     for m in self.missing.values()))
-            await together(map(one, list(self.missing.values())))
+            asked = list(self.missing.values())
+            if time.monotonic() >= due:
+                asked, due = self.members, time.monotonic() + ASK_ALL_S
+            await together(map(one, asked))

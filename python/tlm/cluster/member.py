@@ -23,6 +23,8 @@ STOPPED = ('stop', 'flush')
 CAPS = {'events': True, 'pause-before-switchover': True}
 # What the set's manifest repeats of a member's
 TOLD = ('parent', 'full-reason', 'disks')
+# Long against a host that is busy; barrier.py asks often enough
+LEASE, LEASE_MS = 'client-timeout', 60_000
 ABORT_S = 10                # for a member to say that it runs on
 TIDY_S = 0.02
 
@@ -93,8 +95,8 @@ class Member:
         error = (await self.look()).error
         return {'completed': 'its checkpoint did not wait for the others',
                 'failed': error or 'its checkpoint has failed'}.get(
-                    self.state, 'its checkpoint was cancelled by another '
-                    'client')
+                    self.state, error or 'its checkpoint was cancelled by '
+                    'another client')
 
     def stands(self):
         """It has stopped, and may have gone on if its packets are held."""
@@ -162,7 +164,14 @@ class Member:
         await self._write(uri=uri, hold=True, **arguments)
 
     async def _write(self, **arguments):
-        await self.channel('tlm-checkpoint', **arguments)
+        """QEMU ends it if this program does, whatever it waits for then."""
+        try:
+            await self.channel('tlm-checkpoint', **arguments,
+                               **{LEASE: LEASE_MS})
+        except Refused as e:
+            if LEASE not in str(e):     # that is newer than this QEMU
+                raise
+            await self.channel('tlm-checkpoint', **arguments)
 
     def cut(self):
         self.answers = [

@@ -69,12 +69,12 @@ class ToFile(Member):
         asked = {'parent': self.parent.manifest['generation']} \
             if self.parent else {}
         try:
-            await self.channel('tlm-checkpoint', **arguments, **asked)
+            await super()._write(**arguments, **asked)
         except Refused as e:
             # Not by this VM; and if that was not why, it is refused again
             self.parent, self.why_whole = None, str(e)
             del arguments['incremental']
-            await self.channel('tlm-checkpoint', **arguments)
+            await super()._write(**arguments)
 
     def collect(self, name, more, going_on):
         """In a thread: checksums, and its manifest.  @going_on raises an
