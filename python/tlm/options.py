@@ -118,8 +118,8 @@ OPTIONS = (
            help={**dict.fromkeys(cluster.SAVING, 'auto: let the disks of all '
                                  'VMs go on in new overlays from the pause '
                                  'on, beside the image of each disk that is '
-                                 'written to; no other word, and not for '
-                                 'domains'),
+                                 'written to; of a domain by libvirt. virsh: '
+                                 'the same, for domains alone'),
                  SAVE: 'let disks go on in overlays from the pause on. auto: '
                  'make one beside the image of each disk that is written to; '
                  'virsh: the same with --domain, by libvirt; '

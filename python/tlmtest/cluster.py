@@ -140,8 +140,8 @@ class Nodes:
             vm.close()
         self.vms = []
 
-    def restore(self, name, binary=env.STOCK_QEMU):
-        """In other QEMUs."""
+    def restore(self, name, binary=env.STOCK_QEMU, more=()):
+        """In other QEMUs.  @more: options"""
         self.kill()
         vms = [self._vm(Restored, i, binary)
                for i in range(len(self.guests))]
@@ -150,7 +150,7 @@ class Nodes:
             for vm in vms:
                 f.write(f'[vm.{vm.name}]\ncommand = {json.dumps(vm.command)}\n')
         done = json.loads(self.run(self.words(
-            'restore', '--json', '--config', path, name)))
+            'restore', '--json', '--config', path, *more, name)))
         for vm, told in zip(vms, done['vms'], strict=True):
             vm.told = told
             self.vms.append(vm)

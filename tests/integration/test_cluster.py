@@ -262,6 +262,8 @@ def with_disk(guest, path):
 
 
 class Disks(ClusterCase):
+    options, since = WINDOW, 'parent'
+
     def setUp(self):
         super().setUp()
         directory = tempfile.TemporaryDirectory(prefix='tlm-disks-')
@@ -275,7 +277,8 @@ class Disks(ClusterCase):
         self.cluster.start()
 
     def files(self):
-        return sorted(os.listdir(self.disks))
+        return sorted(f for f in os.listdir(self.disks)
+                      if not f.startswith('.'))
 
     def contents(self):
         found = {}
@@ -300,12 +303,12 @@ class Disks(ClusterCase):
         self.assert_disks_used()
         for name in ('one', 'two'):
             content = self.cluster.save(name, '--disk', 'auto',
-                                        '--incremental', *WINDOW)
+                                        '--incremental', *self.options)
             self.assert_one_moment(content)
             self.assertEqual([len(m['disks']) for m in content['members']],
                              [1, 1])
             self.assert_disks_used()
-        self.assertEqual([m['parent'] for m in content['members']],
+        self.assertEqual([m[self.since] for m in content['members']],
                          ['one', 'one'])
         self.cluster.kill()
         bases = {k: v for k, v in self.contents().items() if 'two' not in k}
@@ -338,20 +341,21 @@ class Disks(ClusterCase):
                                         'driver=null-co,size=1M']
         self.cluster.add(2)
         with self.assertRaisesRegex(VmError, 'vm2: disk .* which is no file'):
-            self.cluster.save('one', '--disk', 'auto', *WINDOW)
+            self.cluster.save('one', '--disk', 'auto', *self.options)
         self.assertEqual(self.files(), ['0.img', '1.img'])
         for vm in self.cluster.vms[:2]:
             self.assertEqual(
                 [n for n in vm.qmp('query-named-block-nodes')
                  if n['drv'] == 'qcow2'], [])
-        self.assertEqual(os.listdir(os.path.join(self.dir, 'vm0')), ['.lock'])
+        self.assertEqual([f for _, _, files in os.walk(self.dir)
+                          for f in files if f != '.lock'], [])
 
     def test_coordinator_killed_before_the_cut(self):
         """The overlays, which nobody uses, are removed."""
         self.start(RomGuest, ws_mb=64, rate=STEADY)
         p = subprocess.Popen(
-            self.cluster.saving('save', '--disk', 'auto', '--bandwidth',
-                                f'{CRAWL}B/s', 'one'),
+            self.cluster.saving('save', '--disk', 'auto', *self.options,
+                                '--bandwidth', f'{CRAWL}B/s', 'one'),
             stdout=subprocess.DEVNULL)
         self.addCleanup(p.kill)
         for vm in self.cluster.vms:
@@ -363,7 +367,7 @@ class Disks(ClusterCase):
             self.wait_stage(vm, 'ready')
         self.cluster.run(self.cluster.words('prune', '--keep', '9'))
         self.assertEqual(self.files(), ['0.img', '1.img'])
-        self.cluster.save('two', '--disk', 'auto', *WINDOW)
+        self.cluster.save('two', '--disk', 'auto', *self.options)
         self.assertEqual(len(self.files()), 4)
 
 

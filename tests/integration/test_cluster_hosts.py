@@ -13,13 +13,15 @@ import unittest
 
 from tlmtest import env
 from tlmtest.case import CRAWL
-from tlmtest.domains import TOOL, DomainCase
+from tlmtest.domains import IMAGES, TOOL, DomainCase
 from tlmtest.guests import LinuxGuest
 from tlmtest.memserver import BINARY, MemServer
 from tlmtest.virt import Domain
 from tlmtest.vm import wait_until
 
 WINDOW = ('--window', '5s')
+REQUESTS = 200                  # of each thread, to be sure that it goes on
+WITH_IMAGES = {**os.environ, 'PATH': f"{IMAGES}:{os.environ['PATH']}"}
 NOBODY = '10.213.0.9'           # on the network of the hosts
 EVENT = re.compile(r'^(?P<time>\S+ \S+): event (?P<kind>STOP|RESUME) for',
                    re.M)
@@ -29,6 +31,8 @@ class HostsCase(DomainCase):
     """Domain "guest" at one host and "other" at the other one; the command is
     given at the first."""
 
+    settings = {}
+
     def setUp(self):
         super().setUp()
         if not os.path.exists(BINARY):
@@ -37,7 +41,8 @@ class HostsCase(DomainCase):
         self.far.use_emulator(env.QEMU)
         self.residents = []
         for name, host in (('guest', self.host), ('other', self.far)):
-            guest = LinuxGuest(mem_mb=256, ws=32, vcpus=1, rate=2000)
+            guest = LinuxGuest(mem_mb=256, ws=32, vcpus=1, rate=2000,
+                               **self.settings)
             domain = Domain(self.pair, guest, name=name)
             self.addCleanup(domain.close)
             domain.start(host)
@@ -65,7 +70,7 @@ class HostsCase(DomainCase):
     def run_tool(words):
         return subprocess.run(words, text=True, capture_output=True,
                               stdin=subprocess.DEVNULL, timeout=600,
-                              check=False)
+                              check=False, env=WITH_IMAGES)
 
     def tool(self, command, *more):
         run = self.run_tool(self.words(command, *more))
@@ -192,6 +197,84 @@ class Saved(HostsCase):
         self.assertEqual(self.tool('verify'), 'one: good\n')
         self.destroy()
         self.assertEqual(self.restored('one'), ['running'] * 2)
+        self.assert_all_well()
+
+
+class Disks(HostsCase):
+    """Guests that write to their disks, read them past their caches, and know
+    in RAM what must be there: RAM and disk of one instant."""
+
+    settings = {'disk': 2}
+
+    def assert_all_well(self):
+        super().assert_all_well()
+        for guest, domain, host in self.residents:
+            place = domain.at[host]
+            done = guest.requests(place)
+            wait_until(lambda g=guest, p=place, d=done: g._ok(p) and
+                       g.requests(p) > d + REQUESTS, 120,
+                       'the guest uses its disk')
+
+    def images(self):
+        """Of both hosts."""
+        return sorted(f for f in os.listdir(self.pair.dir)
+                      if re.fullmatch(r'(guest|other)\.img.*', f))
+
+    def remove_images(self):
+        for name in self.images():
+            os.unlink(os.path.join(self.pair.dir, name))
+
+    def save_and_restore(self, *more):
+        self.addCleanup(self.remove_images)
+        self.assert_all_well()
+        first = self.images()
+        for name, overlays in (('one', 2), ('two', 4)):
+            content = self.saved('--disk', 'virsh', '--incremental', *more,
+                                 name)
+            self.assertEqual([len(m['disks']) for m in content['members']],
+                             [1, 1])
+            self.assertEqual(len(self.images()), len(first) + overlays)
+            self.assert_all_well()
+            for m, (_, domain, host) in zip(content['members'],
+                                            self.residents, strict=True):
+                disk, = m['disks']
+                self.assertIn(f' {disk["overlay-file"]}\n',
+                              host.virsh('domblklist', domain.name) + '\n')
+        for name in ('two', 'one'):
+            self.destroy()
+            told = json.loads(self.tool('restore', '--json', '--allow-plain',
+                                        name))['vms']
+            self.assertEqual([len(vm['disks']) for vm in told], [1, 1])
+            self.assert_all_well()
+        return content
+
+    def test_to_servers(self):
+        content = self.save_and_restore(*self.serve())
+        self.assertEqual([m['since'] for m in content['members']],
+                         ['one', 'one'])
+
+    def test_to_a_directory(self):
+        content = self.save_and_restore()
+        self.assertEqual([m['parent'] for m in content['members']],
+                         ['one', 'one'])
+
+    def test_libvirt_refuses(self):
+        """In the pause: all run on, on the disks that they had, and the
+        overlays of the others are said to be in use, or gone."""
+        self.addCleanup(self.remove_images)
+        other = self.residents[1][1]
+        self.far.virsh('snapshot-create-as', 'other', 'own', '--disk-only',
+                       '--no-metadata')
+        self.far.virsh('blockcommit', 'other', 'vda', '--active', '--shallow',
+                       '--wait')
+        self.assert_refused('b: libvirt cannot put overlays on the disks',
+                            self.saving('--disk', 'virsh', 'one'))
+        self.far.virsh('blockjob', 'other', 'vda', '--pivot')
+        self.assertIn(f' {other.disk}\n',
+                      self.far.virsh('domblklist', 'other') + '\n')
+        self.assert_all_well()
+        self.assertEqual(self.tool('list'), '')
+        self.saved('--disk', 'virsh', 'one')
         self.assert_all_well()
 
 

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import unittest
 
+import test_cluster
 from test_cluster import REPEAT, WINDOW, ClusterCase
 from test_memserver_command import TCP
 from tlm.cluster.sets import Sets
@@ -81,6 +82,16 @@ class Talking(ServersCase):
             nodes.restore(name)
             self.assertTrue(nodes.goes_on(count=100))
         self.assertIn('ECHO VERIFIED', nodes.verify())
+
+
+class Disks(ServersCase, test_cluster.Disks):
+    """All cases with disks, at servers: increments are whole there."""
+
+    since = 'since'
+
+    def setUp(self):
+        super().setUp()
+        self.serve()
 
 
 class Tls(ServersCase):

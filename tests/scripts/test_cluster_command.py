@@ -916,8 +916,10 @@ class Config(Case):
                            (('a=/x', 'b=/x'), 'two VMs have the QMP socket'),
                            (('a=domain:x', 'b=domain:x'),
                             'two VMs have the domain'),
-                           (('--disk', 'auto', 'a=/x', 'b=domain:x'),
-                            'b: libvirt would not know'),
+                           (('--disk', 'virsh', 'a=/x', 'b=domain:x'),
+                            "a: 'virsh' is for the disks of domains"),
+                           (('--disk', 'auto', '--disk', 'virsh', 'a=/x'),
+                            'only --disk auto'),
                            (('--disk', 'n=o', 'a=/x'), 'only --disk auto')):
             code, _, err = self.call(save.main, 'save', 'one', *words)
             self.assertEqual(code, 1)

@@ -20,12 +20,16 @@ from .catalogue import Entry, lock
 PREFIX, SERVERS = '.tlm-', 'servers'
 
 
-def names_of(args):
-    """The servers of the options, each with whom it takes the caller for."""
-    tls = client.tls_of(args)
+def names(addresses, tls):
+    """Of servers, each with whom it takes the caller for."""
     return [' '.join([address, *(tls.words() if tls else ())])
             if client.host_of(address) else f'{address} uid {os.geteuid()}'
-            for address in args.server]
+            for address in addresses]
+
+
+def names_of(args):
+    """Of the servers of the options."""
+    return names(args.server, client.tls_of(args))
 
 
 class Records:
@@ -113,9 +117,14 @@ class Records:
 def of(args, vm, called, directory):
     """Of a VM of source.py that runs.  @called: its name at the servers;
     @directory: where its QEMU was started, or None."""
-    files = [f for chain in blockjobs.chains(vm.qmp, directory)
+    return of_running(vm.qmp, called, names_of(args), directory)
+
+
+def of_running(qmp, called, servers, directory):
+    """@servers: names()"""
+    files = [f for chain in blockjobs.chains(qmp, directory)
              for f in chain.files if f]
-    return Records(called, names_of(args), map(os.path.dirname, files))
+    return Records(called, servers, map(os.path.dirname, files))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import re
 import tomllib
 
 from ..errors import MigrateError
-from ..units import AUTO, Bad, checkpoint_name
+from ..units import AUTO, VIRSH, Bad, checkpoint_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Vm:
     domain: str | None = None
     connect: str | None = None
     dir: str | None = None
-    disk: str | None = None     # "auto", or none
+    disk: str | None = None     # "auto", for a domain "virsh", or none
     command: tuple = ()
     waiting: str | None = None
     address: str | None = None  # HOST or HOST:PORT, where servers find QEMU
@@ -86,7 +86,7 @@ def read(path):
         qmp = "SOCKET"              # or domain = "DOMAIN", connect = "URI"
         lock-manager = "none"
         dir = "DIRECTORY"
-        disk = "auto"
+        disk = "auto"               # or, for a domain, "virsh"
         command = ["QEMU", "ARGUMENT", ...]
         waiting = "SOCKET"
         address = "HOST:PORT"
@@ -109,13 +109,18 @@ def read(path):
         raise MigrateError(f'{path}: {e}') from None
 
 
-def _check_at_servers(vms):
-    """Raises MigrateError for what servers are not asked for."""
-    for vm in vms:
-        why = 'disks are saved with others to files only: leave out the ' \
-            'disk' if vm.disk else 'leave out dir' if vm.dir else None
-        if why:
-            raise MigrateError(f'{vm.name}: not with --server: {why}')
+def _with_disks(vm, wanted):
+    """@wanted: what the command line says of all VMs; None: nothing"""
+    if VIRSH in (vm.disk, wanted) and not vm.domain:
+        raise MigrateError(f"{vm.name}: 'virsh' is for the disks of domains, "
+                           f"'{AUTO}' for those of all VMs")
+    found = wanted or vm.disk
+    if found not in (None, AUTO, VIRSH):
+        raise MigrateError(f"{vm.name}: disk can only be '{AUTO}' or "
+                           f"'{VIRSH}'")
+    # Nobody else may put overlays on the disks of a domain
+    return dataclasses.replace(vm, disk=VIRSH if found and vm.domain
+                               else found)
 
 
 def to_save(args):
@@ -124,25 +129,20 @@ def to_save(args):
              *(member(text, args.connect) for text in args.vm)]
     if not found:
         raise MigrateError('name the VMs: NAME=SOCKET, or --config FILE')
-    if any(disk != AUTO for disk in args.disk):
-        raise MigrateError('of disks, only --disk auto is for several VMs')
-    if args.disk:
-        found = [dataclasses.replace(vm, disk=AUTO) for vm in found]
+    if len(args.disk) > 1 or not set(args.disk) <= {AUTO, VIRSH}:
+        raise MigrateError('of disks, only --disk auto is for several VMs, '
+                           'and --disk virsh for domains')
+    found = [_with_disks(vm, next(iter(args.disk), None)) for vm in found]
     if args.no_lock_manager:
         found = [dataclasses.replace(vm, lock_manager=NO_LOCKS)
                  for vm in found]
-    if args.server:
-        _check_at_servers(found)
     for vm in found:
+        if args.server and vm.dir:
+            raise MigrateError(f'{vm.name}: not with --server: leave out dir')
         if bool(vm.qmp) == bool(vm.domain):
             raise MigrateError(f'{vm.name}: name its QMP socket or its domain')
         if vm.lock_manager not in (None, NO_LOCKS):
             raise MigrateError(f"{vm.name}: {LOCKS} can only be '{NO_LOCKS}'")
-        if vm.disk not in (None, AUTO):
-            raise MigrateError(f"{vm.name}: disk can only be '{AUTO}'")
-        if vm.disk and vm.domain:
-            raise MigrateError(f'{vm.name}: libvirt would not know of the '
-                               'overlays of its disks: leave out "disk"')
     for what, values in (
             ('name', [vm.name for vm in found]),
             ('QMP socket', [vm.qmp for vm in found if vm.qmp]),

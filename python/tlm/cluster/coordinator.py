@@ -103,6 +103,7 @@ class Coordinator:
         await self._all(lambda m: m.answered())
         log.note('released')
         self._step('complete')
+        await self._all(lambda m: m.confirm())
         await Barrier(self.members, lambda m: m.state == 'completed').wait()
         await self._all(lambda m: m.end())
         log.note('collect')

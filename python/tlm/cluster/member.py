@@ -13,7 +13,7 @@ from ..checkpoint import machine, saver
 from ..checkpoint.run import figures
 from ..errors import MigrateError, Refused
 from ..status import FINAL, Status, stage_told, status_told
-from .channel import Gone, in_time
+from .channel import Gone, in_time, noted
 from . import disks, packets
 from .domain import channel_of
 from .recover import set_all, release
@@ -22,7 +22,8 @@ from .recover import set_all, release
 STOPPED = ('stop', 'flush')
 CAPS = {'events': True, 'pause-before-switchover': True}
 # What the set's manifest repeats of a member's
-TOLD = ('parent', 'full-reason', 'disks')
+TOLD = ('parent', 'since', 'full-reason', 'disks')
+CONTINUE, AT_GATE = 'migrate-continue', {'state': 'pre-switchover'}
 # Long against a host that is busy; barrier.py asks often enough
 LEASE, LEASE_MS = 'client-timeout', 60_000
 ABORT_S = 10                # for a member to say that it runs on
@@ -47,7 +48,7 @@ class Member:
         self.known = self.content = None
         self.answers = []
         self.held = packets.Held(self.channel)
-        self.disks = disks.Disks(self.channel)
+        self.disks = disks.of(vm, self.channel)
         self.started = False
         self._begin()
 
@@ -141,7 +142,10 @@ class Member:
 
     async def make_filters(self, interval_us):
         """So that it need not stand still until all do; if that can be."""
-        await self.held.make(self.known['command'], interval_us)
+        if self.disks.NO_HOLD:
+            self.held.why = self.disks.NO_HOLD
+        else:
+            await self.held.make(self.known['command'], interval_us)
         self.caps['pause-before-switchover'] = not self.held.names
 
     async def announce(self, _name, _set_id):
@@ -159,6 +163,10 @@ class Member:
             arguments = {**arguments, 'disks': [
                 {'node': node, 'overlay': overlay}
                 for node, overlay in self.disks.pairs]}
+        if self.disks.switch:
+            # It waits for libvirt, too
+            arguments = {**arguments, 'gate-timeout': saver.GATE_TIMEOUT_MS +
+                         arguments['gate-timeout']}
         self._begin()
         self.started = True
         await self._write(uri=uri, hold=True, **arguments)
@@ -181,9 +189,17 @@ class Member:
     def release(self):
         if self.held.names:
             self.answers = [*self.held.ask(), *self.held.switch(packets.OFF)]
+        elif self.disks.switch:
+            self.answers = [noted(asyncio.ensure_future(
+                self.channel.run(self._switch)))]
         else:
-            self.answers = [self.channel.send('migrate-continue',
-                                              state='pre-switchover')]
+            self.answers = [self.channel.send(CONTINUE, **AT_GATE)]
+
+    def _switch(self, qmp):
+        """In a thread: all stand still, and this one until its disks are on
+        the overlays."""
+        self.disks.switch()
+        return qmp(CONTINUE, **AT_GATE)
 
     async def answered(self):
         """To cut() or release(): it was there, and did it."""
@@ -195,6 +211,9 @@ class Member:
             if self.failed():
                 raise MigrateError(await self.why()) from None
             raise
+
+    async def confirm(self):
+        """Tells whoever keeps it what is known since the cut."""
 
     async def end(self):
         """It is complete: its figures, and its settings as they were."""

@@ -4,8 +4,9 @@ migration, files."""
 
 import asyncio
 import contextlib
+import os
 
-from ..checkpoint import durable
+from ..checkpoint import durable, images
 from ..checkpoint.toserver import CREDENTIALS
 from ..errors import MigrateError, Refused
 from ..status import Status
@@ -46,10 +47,7 @@ async def _released(channel, old, made, ours):
         if TLS in old['params']:
             with contextlib.suppress(Refused):
                 await channel('object-del', id=CREDENTIALS)
-        for node, path in made:
-            with contextlib.suppress(Refused):
-                await channel('blockdev-del', **{'node-name': node})
-                durable.discard(path)
+        await _remove_overlays(channel, made)
         return True
     except Gone:
         raise
@@ -59,6 +57,22 @@ async def _released(channel, old, made, ours):
         return False
     finally:
         channel.close()
+
+
+async def _remove_overlays(channel, made):
+    """But for those that the guest goes on in.  Those without a node were for
+    libvirt, which does one thing after the other with a domain."""
+    used = {images.path(node['file'], None) for node in await channel(
+        'query-named-block-nodes', flat=True)} if made else ()
+    for node, path in made:
+        if node:
+            try:
+                await channel('blockdev-del', **{'node-name': node})
+            except Refused:
+                continue
+        elif os.path.realpath(path) in used:
+            continue
+        durable.discard(path)
 
 
 async def set_all(channel, settings):

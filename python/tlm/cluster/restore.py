@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from ..checkpoint import (chain, disks, drives, fresh, launch,
+from ..checkpoint import (chain, disks, drives, fresh, launch, newdomain,
                           serverdisks)
 from ..checkpoint.catalogue import Entry
 from ..checkpoint.fromfile import load
@@ -75,7 +75,8 @@ class Loaded:
         self.vm, self.at = vm, member.get('server')
         self.allow_plain = allow_plain
         if self.at:
-            self.entry = Entry(name, {'machine': member['machine']})
+            self.entry = Entry(name, {'machine': member['machine'],
+                                      'disks': member.get('disks', [])})
             self.records = serverdisks.Records(vm.name)
         else:
             self.catalogue = sets.of_member(member)
@@ -95,13 +96,14 @@ class Loaded:
     def _qemu(self):
         if self.vm.waiting:
             return Waiting(self.vm.waiting, self.used, self.vm.address)
-        if self.vm.domain:
-            return hosts.Domain(self.vm.domain, self.vm.connect,
-                                self.machine, address=self.vm.address)
-        self.overlays = fresh.Fresh(
-            None, self.entry.name,
-            (self.words[0], *(self.machine['command'] or ())[:1]),
+        self.overlays = fresh.Fresh(None, self.entry.name, (
+            newdomain.emulator(self.machine),) if self.vm.domain else (
+            self.words[0], *(self.machine['command'] or ())[:1]),
             self.records)
+        if self.vm.domain:
+            return hosts.Domain(self.vm.domain, self.vm.connect, self.machine,
+                                self.used, self.overlays.make,
+                                self.vm.address)
         line = drives.on(self.words, self.directory, self.used,
                          not self.vm.command, self.overlays.make)
         if not self.vm.command:

@@ -49,7 +49,8 @@ def _members(sets, vms, args, params, longest, troubles):
         # Each begins with another server
         tls, turns = client.tls_of(args), len(args.server)
         return [AtServer(vm, args.server[i % turns:] +
-                         args.server[:i % turns], tls, params)
+                         args.server[:i % turns], tls, params,
+                         args.incremental)
                 for i, vm in enumerate(vms)]
     for vm in vms:
         sets.make_directory(vm)
@@ -61,9 +62,6 @@ def check(parser, args):
     """Wrong usage ends the program."""
     if args.tls and not args.server:
         parser.error('--tls is for --server')
-    if args.server and args.incremental:
-        parser.error('--incremental is not for --server yet: each set at '
-                     'servers is whole')
     client.check(parser, args)
 
 

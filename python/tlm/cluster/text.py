@@ -51,6 +51,7 @@ def _member(m):
         f"at {m['server']['address']}, {size(m['server']['size'])}"
         if 'server' in m else m['dir']) + (
         f", needs {m['parent']}" if 'parent' in m else '') + (
+        f", changes since {m['since']}" if 'since' in m else '') + (
         f", whole: {m['full-reason']}" if 'full-reason' in m else '') + (
         f", waited for all: {m['gate']}" if 'gate' in m else '')
 
