@@ -38,7 +38,7 @@ def damage(pid):
                 f.write(bytes([page[0] ^ 1]))
 
 
-class Protected(PartsCase):
+class ProtectedCase(PartsCase):
     def servers(self, count, **config):
         """All of one kind: they have to reach each other."""
         return [self.server(**config) for _ in range(count)]
@@ -47,6 +47,8 @@ class Protected(PartsCase):
         return self.save(self.all(servers), name, '--level', 'protected',
                          *more)
 
+
+class Protected(ProtectedCase):
     def refused(self, servers, *why):
         run = self.tool('checkpoint', 'restore', '--server',
                         self.all(servers), 'one', '--', 'true')
@@ -117,6 +119,18 @@ class Protected(PartsCase):
         servers[1].kill()
         self.assert_restored(servers, src)
 
+    def test_head_has_forgotten(self):
+        """It runs again, and says that it knows of no such set: the others
+        have what makes part 0 again, and are not pruned."""
+        servers = self.servers(4)
+        src = self.source(stopped=True)
+        self.protect(servers, 'one')
+        servers[0].kill()
+        servers[0].start()
+        self.assertEqual(self.memserver('prune', self.all(servers), '--keep',
+                                        '1'), {s.address: [] for s in servers})
+        self.assert_restored(servers, src)
+
     def test_no_parity(self):
         """It is not said to be saved, and nothing is left."""
         servers = self.servers(3)
@@ -160,6 +174,17 @@ class Protected(PartsCase):
         damage(servers[1].process.pid)
         servers[0].kill()
         self.refused(servers, 'part 1 at its server is damaged')
+        src.close()
+
+    def test_lost_and_damaged(self):
+        """Of 3 + 2: both are made again, and the damaged one is removed."""
+        servers = self.servers(5)
+        src = self.source(stopped=True)
+        self.protect(servers, 'one', '--redundancy', '2')
+        servers[0].kill()
+        damage(servers[1].process.pid)
+        self.assert_restored(servers, src)
+        self.assertEqual(self.names(servers[1].address), [])
         src.close()
 
     def test_mended(self):

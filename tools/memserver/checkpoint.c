@@ -62,6 +62,7 @@ void checkpoint_unref(Checkpoint *c)
     }
     generation_unref(c->generation);
     parity_free(c->parity);
+    claim_unref(c->claim);
     if (c->state) {
         g_byte_array_unref(c->state);
     }

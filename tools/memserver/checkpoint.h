@@ -7,6 +7,7 @@
 #ifndef MEMSERVER_CHECKPOINT_H
 #define MEMSERVER_CHECKPOINT_H
 
+#include "claim.h"
 #include "generation.h"
 
 /* What the server promises when it says "completed". */
@@ -23,7 +24,7 @@ typedef struct CheckpointFile {
     uint64_t size, allocated;           /* bytes */
 } CheckpointFile;
 
-/* It does not change once the store has it. */
+/* It does not change once the store has it, but for the two of claim.h. */
 typedef struct Checkpoint {
     gatomicrefcount refs;
     char *vm, *name;
@@ -36,6 +37,9 @@ typedef struct Checkpoint {
     /* parts: 1 of a whole one; part: of a parity, its number behind theirs */
     unsigned part, parts;
     char *head_id;                      /* store of part 0; NULL: not known */
+    unsigned redundancy;                /* parities of its set; 0: none */
+    Claim *claim;                       /* NULL: settled; store's mutex */
+    bool ready;                         /* see claim.h; store's mutex */
     uint64_t ram;                       /* bytes of all blocks */
     Generation *generation;             /* NULL: in the file only */
     GByteArray *state;                  /* of the devices; as generation */

@@ -8,6 +8,7 @@
 #include <gnutls/gnutls.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -240,6 +241,13 @@ void conn_end(Conn *c)
         gnutls_bye(c->tls, GNUTLS_SHUT_WR);
     }
     shutdown(c->fd, SHUT_WR);
+}
+
+bool conn_is_over(const Conn *c)
+{
+    struct pollfd fd = { .fd = c->fd, .events = POLLRDHUP };
+
+    return poll(&fd, 1, 0) > 0;
 }
 
 void conn_abort(Conn *c)

@@ -57,6 +57,9 @@ bool conn_write(Conn *c, const void *from, size_t size, GError **errp);
 /* Says that nothing follows; the peer sees an end that is no error. */
 void conn_end(Conn *c);
 
+/* Without waiting: nothing more comes from the other side, or can be read. */
+bool conn_is_over(const Conn *c);
+
 /* Ends reads that wait, now and later; the connection can still write. */
 void conn_abort(Conn *c);
 

@@ -5,6 +5,7 @@
  */
 
 #include "control.h"
+#include "erasure.h"
 #include "error.h"
 #include "manifest.h"
 #include "peer-proto.h"
@@ -93,16 +94,18 @@ static bool senders(const ControlCall *c, GPtrArray *to, GError **errp)
 /* Which part of a set is to come; without "parts" it is a whole checkpoint. */
 static bool part(const ControlCall *c, SessionWish *w, GError **errp)
 {
-    uint64_t number = 0, parts = 1;
+    uint64_t number = 0, parts = 1, redundancy = 0;
 
     if (!control_string(c, "set", &w->set, errp) ||
         !control_string(c, "head", &w->head, errp) ||
         !control_string(c, "head-id", &w->head_id, errp) ||
         !control_uint(c, "part", &number, errp) ||
-        !control_uint(c, "parts", &parts, errp)) {
+        !control_uint(c, "parts", &parts, errp) ||
+        !control_uint(c, "redundancy", &redundancy, errp)) {
         return false;
     }
-    if (parts == 1 && !number && !w->set && !w->head && !w->head_id) {
+    if (parts == 1 && !number && !redundancy && !w->set && !w->head &&
+        !w->head_id) {
         return true;
     }
     if (!part_is_possible(w->set, number, parts)) {
@@ -120,6 +123,13 @@ static bool part(const ControlCall *c, SessionWish *w, GError **errp)
     }
     w->part = number;
     w->parts = parts;
+    if (redundancy && !erasure_possible(parts, redundancy)) {
+        return ms_fail(errp, "%" PRIu64 " parts cannot have %" PRIu64
+                       " parities", parts, redundancy);
+    }
+    /* It is tentative until there is parity. */
+    w->redundancy = redundancy;
+    w->claim = redundancy && c->client ? c->client->claim : NULL;
     return !w->head || control_may_connect(c, "head", w->head, errp);
 }
 
@@ -249,7 +259,8 @@ static struct json_object *outcome(const ControlCall *c, GError **errp)
 
 const ControlCommand control_checkpoint_commands[] = {
     { "announce", "vm! name! ram! parent channels level return-path hold "
-      "confirm keep-all source senders set part parts head head-id", announce },
+      "confirm keep-all source senders set part parts head head-id redundancy",
+      announce },
     { "status", "session!", status },
     { "wait", "session! timeout-ms", wait_end },
     { "release", "session!", release },

@@ -44,8 +44,9 @@ typedef struct Client {
 } Client;
 
 /* Answers until the client goes, or has got a piece. */
-static void serve(Server *server, Conn *conn)
+static void serve(Server *server, Conn *conn, Claim *claim)
 {
+    ControlClient client = { .conn = conn, .claim = claim };
     g_autofree char *buffer = g_malloc(LINE_MAX_SIZE);
     size_t have = 0;
 
@@ -54,10 +55,10 @@ static void serve(Server *server, Conn *conn)
         gssize n;
 
         if (end) {
-            g_autoptr(MemImage) piece = NULL;
             g_autofree char *answer = control_line(server, conn_peer(conn),
                                                    buffer, end - buffer,
-                                                   &piece);
+                                                   &client);
+            g_autoptr(MemImage) piece = client.piece;
 
             have -= end + 1 - buffer;
             memmove(buffer, end + 1, have);
@@ -90,6 +91,7 @@ static void *client_thread(void *opaque)
     Client *c = opaque;
     Control *control = c->control;
     g_autoptr(GError) error = NULL;
+    g_autoptr(Claim) claim = claim_new();
     bool ok = true;
 
     conn_impatient(c->conn, GREETING_SECONDS);
@@ -98,7 +100,9 @@ static void *client_thread(void *opaque)
     }
     conn_patient(c->conn);
     if (ok) {
-        serve(control->server, c->conn);
+        serve(control->server, c->conn, claim);
+        claim_end(claim);
+        store_give_up(control->server->store, claim);
         conn_end(c->conn);
     } else {
         g_message("a control connection is refused: %s", error->message);

@@ -33,20 +33,43 @@ static Checkpoint *find(const ControlCall *c, GError **errp)
     return g_steal_pointer(&k);
 }
 
+/*
+ * Only the owner and admins see a virtual machine.  Who asks for a piece is
+ * another server of the set, and knows that there is one.
+ */
+static struct json_object *refuse_piece(const ControlCall *c, GError *why,
+                                        GError **errp)
+{
+    const char *vm = json_get_string(c->arguments, "vm");
+    g_autoptr(GPtrArray) seen = vm ? store_list(c->server->store, c->who, vm,
+                                                NULL) : NULL;
+
+    if (!seen && strcmp(c->who, "anyone")) {
+        ms_fail(errp, "%s. For a server of the set to see it, put '%s' into "
+                "[control] admins of this one's configuration, and start it "
+                "again", why->message, c->who);
+        g_error_free(why);
+    } else {
+        g_propagate_error(errp, why);
+    }
+    return NULL;
+}
+
 static struct json_object *piece(const ControlCall *c, GError **errp)
 {
-    g_autoptr(Checkpoint) k = find(c, errp);
+    GError *why = NULL;
+    g_autoptr(Checkpoint) k = find(c, &why);
     struct json_object *o;
 
     if (!k) {
-        return NULL;
+        return refuse_piece(c, why, errp);
     }
-    if (!c->piece) {
+    if (!c->client) {
         ms_fail(errp, "a piece cannot be sent here");
         return NULL;
     }
-    *c->piece = mem_image_from_store(c->server->store, k, errp);
-    if (!*c->piece) {
+    c->client->piece = mem_image_from_store(c->server->store, k, errp);
+    if (!c->client->piece) {
         return NULL;
     }
     o = json_object_new_object();
@@ -89,6 +112,8 @@ static bool wish(const ControlCall *c, ParityWish *w, GError **errp)
     w->who = c->who;
     w->tls = config->tls ? config->tls_client : NULL;
     w->patience = config->stall_timeout;
+    w->client = c->client ? c->client->conn : NULL;
+    w->counters = &c->server->counters;
     if (!control_name(c, "vm", &w->vm, errp) ||
         !control_name(c, "name", &w->name, errp) ||
         !control_string(c, "set", &w->set, errp) ||
@@ -159,24 +184,42 @@ static struct json_object *protect(const ControlCall *c, GError **errp)
         return NULL;
     }
     w.parity = redundancy;
+    w.claim = c->client ? c->client->claim : NULL;
     if (!size_is_possible(c, &w, errp)) {
         return NULL;
     }
+    count(&w.counters->parity_jobs, 1);
     k = parity_build(&w, errp);
+    count(&w.counters->parity_jobs, -1);
     return k ? answer(k) : NULL;
 }
 
 static struct json_object *rebuild(const ControlCall *c, GError **errp)
 {
+    struct json_object *o, *list;
     ParityWish w = { 0 };
+    uint32_t damaged;
     uint64_t part = 0;
     Checkpoint *k;
 
     if (!wish(c, &w, errp) || !control_uint(c, "part", &part, errp)) {
         return NULL;
     }
-    k = parity_rebuild(&w, MIN(part, PARTS_MAX), errp);
-    return k ? answer(k) : NULL;
+    count(&w.counters->parity_jobs, 1);
+    k = parity_rebuild(&w, MIN(part, PARTS_MAX), &damaged, errp);
+    count(&w.counters->parity_jobs, -1);
+    if (!k) {
+        return NULL;
+    }
+    o = answer(k);
+    list = json_object_new_array();
+    for (unsigned i = 0; i < PARTS_MAX; i++) {
+        if (damaged & 1u << i) {
+            json_object_array_add(list, json_object_new_int(i));
+        }
+    }
+    json_set(o, "damaged", list);
+    return o;
 }
 
 static struct json_object *compare(const ControlCall *c, GError **errp)
@@ -204,11 +247,29 @@ static struct json_object *compare(const ControlCall *c, GError **errp)
     return o;
 }
 
+/* A piece is ready, or settled: see claim.h. */
+static struct json_object *settle(const ControlCall *c, GError **errp)
+{
+    const char *vm = NULL, *name = NULL, *set = NULL;
+    bool ready = false;
+
+    if (!control_name(c, "vm", &vm, errp) ||
+        !control_name(c, "name", &name, errp) ||
+        !control_string(c, "set", &set, errp) ||
+        !control_bool(c, "ready", &ready, errp) ||
+        !store_settle(c->server->store, c->who, vm, name, set,
+                      c->client ? c->client->claim : NULL, ready, errp)) {
+        return NULL;
+    }
+    return json_object_new_object();
+}
+
 const ControlCommand control_parity_commands[] = {
     { "compare", "vm! name! set! from! index", compare },
     { "piece", "vm! name! set!", piece },
     { "protect", "vm! name! set! ram! from! index redundancy source",
       protect },
+    { "settle", "vm! name! set! ready", settle },
     { "rebuild", "vm! name! set! part! from! index", rebuild },
     { NULL },
 };

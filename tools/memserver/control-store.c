@@ -24,6 +24,7 @@ static struct json_object *part_servers(const Parity *p)
 
 static struct json_object *describe(const ControlCall *c, Checkpoint *k)
 {
+    const char *tentative = store_tentative(c->server->store, k);
     struct json_object *o = json_object_new_object();
 
     json_set_string(o, "vm", k->vm);
@@ -35,16 +36,22 @@ static struct json_object *describe(const ControlCall *c, Checkpoint *k)
         json_set_string(o, "set", k->set);
         json_set_string(o, "parity-of", k->parity->part_name);
         json_set_uint(o, "parity", k->parity->index);
-        json_set_uint(o, "redundancy", k->parity->parity);
+        json_set_uint(o, "redundancy", k->redundancy);
         json_set(o, "from", part_servers(k->parity));
         json_set_uint(o, "parts", k->parts);
     } else if (k->parts > 1) {
         json_set_string(o, "set", k->set);
         json_set_uint(o, "part", k->part);
         json_set_uint(o, "parts", k->parts);
+        if (k->redundancy) {
+            json_set_uint(o, "redundancy", k->redundancy);
+        }
     }
     if (k->head_id) {
         json_set_string(o, "head-id", k->head_id);
+    }
+    if (tentative) {
+        json_set_string(o, "tentative", tentative);
     }
     json_set_uint(o, "ram", k->ram);
     json_set_string(o, "level", level_names[k->file.there]);

@@ -131,10 +131,10 @@ static bool arguments_are_known(const ControlCommand *command,
 }
 
 static struct json_object *run(Server *server, const char *who,
-                               struct json_object *request, MemImage **piece,
-                               GError **errp)
+                               struct json_object *request,
+                               ControlClient *client, GError **errp)
 {
-    ControlCall call = { .server = server, .who = who, .piece = piece };
+    ControlCall call = { .server = server, .who = who, .client = client };
     const char *name = json_get_string(request, "execute");
     const ControlCommand *command = name ? find_command(name) : NULL;
     struct json_object *arguments = NULL, *result = NULL;
@@ -163,7 +163,7 @@ static struct json_object *run(Server *server, const char *who,
 }
 
 char *control_line(Server *server, const char *who, const char *line,
-                   size_t size, MemImage **piece)
+                   size_t size, ControlClient *client)
 {
     g_autoptr(GError) error = NULL;
     struct json_object *request = json_read_object(line, size, &error);
@@ -172,7 +172,7 @@ char *control_line(Server *server, const char *who, const char *line,
     char *text;
 
     if (request) {
-        result = run(server, who, request, piece, &error);
+        result = run(server, who, request, client, &error);
     }
     if (result) {
         json_set(reply, "return", result);

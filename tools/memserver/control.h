@@ -18,12 +18,19 @@
 #include "image.h"
 #include "server.h"
 
+/* A connection; of a test it may have none of these. */
+typedef struct ControlClient {
+    Conn *conn;
+    Claim *claim;                       /* it is there */
+    /* Is sent behind the answer, which ends it; a reference for the caller */
+    MemImage *piece;
+} ControlClient;
+
 typedef struct ControlCall {
     Server *server;
     const char *who;                    /* see conn_peer() */
     struct json_object *arguments;      /* an object; known names only */
-    /* What is sent behind the answer, which ends it; NULL: nothing can be. */
-    MemImage **piece;
+    ControlClient *client;
 } ControlCall;
 
 typedef struct ControlCommand {
@@ -58,10 +65,10 @@ bool control_bool(const ControlCall *c, const char *name, bool *to,
 
 /*
  * One line; the answer is a line as well.  Does no I/O, but for commands about
- * parity.  @piece: see ControlCall; a reference for the caller.
+ * parity.
  */
 char *control_line(Server *server, const char *who, const char *line,
-                   size_t size, MemImage **piece);
+                   size_t size, ControlClient *client);
 
 /* Listens at all addresses of the configuration; then serves, in threads. */
 typedef struct Control Control;

@@ -47,5 +47,10 @@ char *metrics_text(Server *server)
         counted(&c->checkpoints_failed));
     add(text, "refused_connections_total", "counter",
         "connections that were refused", counted(&c->refused_connections));
+    add(text, "parity_jobs", "gauge", "parities and parts that are being made",
+        counted(&c->parity_jobs));
+    add(text, "parity_pages_total", "counter",
+        "pages of parities and parts that were made",
+        counted(&c->parity_pages));
     return g_string_free(text, false);
 }

@@ -15,6 +15,9 @@
 
 #define PARITY_BLOCK "tlm-parity"
 
+/* How often it is asked whether the client is there: each 256 KiB */
+#define LOOK_PAGES 64
+
 void parity_free(Parity *p)
 {
     if (!p) {
@@ -135,7 +138,17 @@ static Checkpoint *maker_seal(Maker *m, const ParityWish *w, unsigned number)
     c->set = g_strdup(w->set);
     c->part = number;
     c->parts = w->data;
+    c->redundancy = w->parity;
+    c->claim = claim_ref(w->claim);
     return c;
+}
+
+/* Nobody waits for it any more: what has been made is for nothing. */
+static bool is_wanted(const ParityWish *w, uint64_t at, GError **errp)
+{
+    count(&w->counters->parity_pages, 1);
+    return at % LOOK_PAGES || !w->client || !conn_is_over(w->client) ||
+           ms_fail(errp, "the client has gone");
 }
 
 static void maker_close(Maker *m)
@@ -211,7 +224,8 @@ static Layout *parity_layout(const Readers *r)
     return l;
 }
 
-static bool build(Maker *m, Readers *r, Parity *p, GError **errp)
+static bool build(Maker *m, const ParityWish *w, Readers *r, Parity *p,
+                  GError **errp)
 {
     uint64_t pages = layout_pages(generation_layout(m->generation), 0);
     Recipe recipe;
@@ -228,7 +242,7 @@ static bool build(Maker *m, Readers *r, Parity *p, GError **errp)
                 p->parts[i].sums[at] = sum_of(r->pages[i]);
             }
         }
-        if (!page) {
+        if (!page || !is_wanted(w, at, errp)) {
             return false;
         }
         erasure_make(&recipe, r->pages, page);
@@ -250,7 +264,7 @@ Checkpoint *parity_build(const ParityWish *w, GError **errp)
     }
     p = parity_new(w, r);
     layout = parity_layout(r);
-    if (maker_open(&m, w, name, layout, errp) && build(&m, r, p, errp)) {
+    if (maker_open(&m, w, name, layout, errp) && build(&m, w, r, p, errp)) {
         c = maker_seal(&m, w, w->data + w->index);
         c->source = g_strdup(w->source);
         c->parity = g_steal_pointer(&p);
@@ -320,8 +334,9 @@ static bool pieces_fit(const Readers *r, const Parity *p, uint64_t stripes,
     return true;
 }
 
+/* A part that is not as it was gets its bit in *damaged. */
 static bool read_stripe(Readers *r, const Parity *p, uint64_t at,
-                        GError **errp)
+                        uint32_t *damaged, GError **errp)
 {
     for (unsigned i = 0; i < r->count; i++) {
         unsigned n = r->numbers[i];
@@ -331,6 +346,7 @@ static bool read_stripe(Readers *r, const Parity *p, uint64_t at,
         }
         if (n < p->data && at < p->parts[n].map->pages &&
             sum_of(r->pages[i]) != p->parts[n].sums[at]) {
+            *damaged |= 1u << n;
             return ms_fail(errp, "part %u at its server is damaged: page "
                            "number %" PRIu64 " of it has another checksum", n,
                            at);
@@ -339,7 +355,8 @@ static bool read_stripe(Readers *r, const Parity *p, uint64_t at,
     return true;
 }
 
-static bool repair(Maker *m, Readers *r, const Checkpoint *own, unsigned lost,
+static bool repair(Maker *m, const ParityWish *w, Readers *r,
+                   const Checkpoint *own, unsigned lost, uint32_t *damaged,
                    GError **errp)
 {
     const Parity *p = own->parity;
@@ -358,7 +375,8 @@ static bool repair(Maker *m, Readers *r, const Checkpoint *own, unsigned lost,
     for (uint64_t at = 0; page_map_next(t->map, &to); at++) {
         uint8_t *page = maker_page(m, to.block, to.page - 1, errp);
 
-        if (!page || !read_stripe(r, p, at, errp)) {
+        if (!page || !read_stripe(r, p, at, damaged, errp) ||
+            !is_wanted(w, at, errp)) {
             return false;
         }
         from[r->count] = (uint8_t *)generation_page(own->generation, 0, at);
@@ -384,34 +402,24 @@ static Checkpoint *own_parity(const ParityWish *w, GError **errp)
     return g_steal_pointer(&c);
 }
 
-Checkpoint *parity_rebuild(const ParityWish *wish, unsigned lost,
-                           GError **errp)
+/* From the pieces that the wish has; see read_stripe(). */
+static Checkpoint *rebuild_from(const ParityWish *w, const Checkpoint *own,
+                                unsigned lost, uint32_t *damaged,
+                                GError **errp)
 {
-    g_autoptr(Checkpoint) own = own_parity(wish, errp);
     g_autoptr(Readers) r = g_new0(Readers, 1);
-    ParityWish w = *wish;
+    const Parity *p = own->parity;
+    uint64_t stripes = layout_pages(generation_layout(own->generation), 0);
     Checkpoint *c = NULL;
-    uint64_t stripes;
-    const Parity *p;
     Maker m = { 0 };
 
-    if (!own) {
-        return NULL;
-    }
-    p = own->parity;
-    w.data = p->data;
-    stripes = layout_pages(generation_layout(own->generation), 0);
-    if (lost >= p->data) {
-        ms_fail(errp, "the set has parts 0 to %u, not %u", p->data - 1, lost);
-        return NULL;
-    }
-    if (!open_pieces(r, &w, p, lost, stripes, errp) ||
+    if (!open_pieces(r, w, p, lost, stripes, errp) ||
         !pieces_fit(r, p, stripes, errp)) {
         return NULL;
     }
-    if (maker_open(&m, &w, w.name, p->parts[lost].map->layout, errp) &&
-        repair(&m, r, own, lost, errp)) {
-        c = maker_seal(&m, &w, lost);
+    if (maker_open(&m, w, w->name, p->parts[lost].map->layout, errp) &&
+        repair(&m, w, r, own, lost, damaged, errp)) {
+        c = maker_seal(&m, w, lost);
         if (!lost) {
             g_byte_array_append(c->state, p->state->data, p->state->len);
             c->source = g_strdup(own->source);
@@ -420,6 +428,43 @@ Checkpoint *parity_rebuild(const ParityWish *wish, unsigned lost,
     }
     maker_close(&m);
     return c;
+}
+
+/* A part that is damaged is as good as lost. */
+Checkpoint *parity_rebuild(const ParityWish *wish, unsigned lost,
+                           uint32_t *damaged, GError **errp)
+{
+    g_autoptr(Checkpoint) own = own_parity(wish, errp);
+    g_autoptr(GString) before = g_string_new(NULL);
+    ParityWish w = *wish;
+    Checkpoint *c;
+
+    *damaged = 0;
+    if (!own) {
+        return NULL;
+    }
+    w.data = own->parity->data;
+    w.parity = own->parity->parity;
+    if (lost >= w.data) {
+        ms_fail(errp, "the set has parts 0 to %u, not %u", w.data - 1, lost);
+        return NULL;
+    }
+    for (;;) {
+        g_autoptr(GError) error = NULL;
+        uint32_t more = 0;
+
+        c = rebuild_from(&w, own, lost, &more, &error);
+        if (c) {
+            return c;
+        }
+        if (!more) {
+            ms_fail(errp, "%s%s", error->message, before->str);
+            return NULL;
+        }
+        *damaged |= more;
+        w.from[__builtin_ctz(more)] = NULL;
+        g_string_append_printf(before, "; %s", error->message);
+    }
 }
 
 /* Comparing */

@@ -14,7 +14,7 @@
 
 #include "erasure.h"
 #include "piece.h"
-#include "store.h"
+#include "server.h"
 
 /* A part, as it was when parity was made. */
 typedef struct PartTable {
@@ -24,7 +24,7 @@ typedef struct PartTable {
 
 /* Beside the pages of a parity; it does not change. */
 typedef struct Parity {
-    unsigned data, parity, index;
+    unsigned data, parity, index;       /* number of this one: index */
     PartTable parts[ERASURE_MAX_DATA];
     GByteArray *state;                  /* of the devices */
     char *part_name;                    /* what the parts are called */
@@ -46,6 +46,10 @@ typedef struct ParityWish {
     uint64_t max_ram;
     const TlsCreds *tls;
     unsigned patience;                  /* s, for each read */
+    Claim *claim;                       /* of what is stored; or NULL */
+    /* Who waits for it: nothing is stored if this is over; or NULL */
+    const Conn *client;
+    Counters *counters;
 } ParityWish;
 
 /* What parity number @index of a checkpoint is called. */
@@ -56,9 +60,11 @@ Checkpoint *parity_build(const ParityWish *w, GError **errp);
 
 /*
  * Stores part @lost again.  This server has parity @index, from which data,
- * parity and max_ram are taken.
+ * parity and max_ram are taken.  Parts that are found damaged are not used if
+ * others do; *damaged has a bit for each of them.
  */
-Checkpoint *parity_rebuild(const ParityWish *w, unsigned lost, GError **errp);
+Checkpoint *parity_rebuild(const ParityWish *w, unsigned lost,
+                           uint32_t *damaged, GError **errp);
 
 /*
  * Reads all parts, and compares them with the checksums that this server has

@@ -17,6 +17,8 @@ typedef struct Counters {
     uint64_t received_bytes, received_pages;
     uint64_t checkpoints_done, checkpoints_failed;
     uint64_t refused_connections;
+    uint64_t parity_jobs;               /* that go on */
+    uint64_t parity_pages;              /* made, of parities and parts */
 } Counters;
 
 typedef struct Server {

@@ -43,6 +43,8 @@ struct Session {
     bool return_path;
     char *vm, *name;
     char **senders;                     /* or NULL */
+    unsigned redundancy;
+    Claim *claim;                       /* or NULL */
     Slab *slab;
 
     GMutex lock;                        /* all below */

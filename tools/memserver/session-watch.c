@@ -31,6 +31,9 @@ static const char *too_late(Session *s, uint64_t idle)
     } else if (s->set && !set_is_connected(s) &&
                s->state < SESSION_STORING && idle >= c->connect_timeout) {
         what = "the other servers of the set have not connected in time";
+    } else if (s->claim && claim_is_over(s->claim) &&
+               s->state < SESSION_STORING) {
+        what = "the client that has announced it has gone";
     } else if (s->state == SESSION_RECEIVING && idle >= c->stall_timeout) {
         what = "the source has sent nothing for too long";
     }

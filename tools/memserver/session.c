@@ -33,6 +33,8 @@ Session *session_new(Server *server, const char *who, const SessionWish *w)
     s->name = g_strdup(w->name);
     s->source = g_strdup(w->source);
     s->senders = g_strdupv((char **)w->senders);
+    s->redundancy = w->redundancy;
+    s->claim = claim_ref(w->claim);
     s->channels = s->own_channels = w->channels;
     s->level = w->level;
     if (w->set) {
@@ -76,6 +78,7 @@ void session_unref(Session *s)
     g_free(s->name);
     g_free(s->source);
     g_strfreev(s->senders);
+    claim_unref(s->claim);
     g_free(s->address);
     g_free(s->socket_path);
     g_free(s->error);
@@ -275,6 +278,8 @@ Checkpoint *session_checkpoint(Session *s, const GByteArray *state)
         c->head_id = g_strdup(s->set->head_id);
         c->part = s->set->part;
         c->parts = s->set->parts;
+        c->redundancy = s->redundancy;
+        c->claim = claim_ref(s->claim);
     }
     return c;
 }

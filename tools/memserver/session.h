@@ -33,6 +33,8 @@ typedef struct SessionWish {
     unsigned part, parts;
     const char *head;                   /* data address of part 0 */
     const char *head_id;                /* its store; or NULL */
+    unsigned redundancy;                /* parities of the set; 0: none */
+    Claim *claim;                       /* of a tentative one; or NULL */
     bool return_path;                   /* the source has it */
     bool hold;                          /* it must not stop its guest yet */
     bool confirm;                       /* session_confirm() will come */

@@ -49,7 +49,7 @@ void store_forget_if_empty(Store *s, Vm *vm);
 /* Removes the checkpoint at this place of the list, and its file. */
 bool store_remove_at(Store *s, Vm *vm, unsigned i, GError **errp);
 
-/* @name: NULL: the newest.  *at: its place in the list, unless @at is NULL. */
+/* @name: NULL: the newest settled one.  *at: its place in the list, unless @at is NULL. */
 Checkpoint *vm_find(const Vm *vm, const char *name, unsigned *at);
 
 /* Bytes that its files take. */

@@ -142,6 +142,9 @@ static void thin_out(Vm *vm)
         c->part = old->part;
         c->parts = old->parts;
         c->head_id = g_strdup(old->head_id);
+        c->redundancy = old->redundancy;
+        c->claim = claim_ref(old->claim);
+        c->ready = old->ready;
         c->file = old->file;
         g_ptr_array_index(vm->list, i) = c;
         checkpoint_unref(old);
@@ -208,7 +211,11 @@ static Vm *append(StoreTicket *t, Checkpoint *c)
 {
     Vm *vm = g_hash_table_lookup(t->store->vms, t->vm);
 
-    g_ptr_array_add(vm->list, checkpoint_ref(c));
+    if (c->claim && claim_is_over(c->claim)) {
+        store_discard(t, c);
+    } else {
+        g_ptr_array_add(vm->list, checkpoint_ref(c));
+    }
     return vm;
 }
 

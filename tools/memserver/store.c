@@ -146,7 +146,7 @@ Checkpoint *vm_find(const Vm *vm, const char *name, unsigned *at)
     for (unsigned i = vm->list->len; i > 0; i--) {
         Checkpoint *c = g_ptr_array_index(vm->list, i - 1);
 
-        if (!name || !strcmp(c->name, name)) {
+        if (name ? !strcmp(c->name, name) : !c->claim) {
             if (at) {
                 *at = i - 1;
             }

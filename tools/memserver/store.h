@@ -50,7 +50,8 @@ StoreTicket *store_begin(Store *s, const char *who, const char *vm,
 /*
  * Three steps make a checkpoint the newest; until the third nothing has
  * changed for others.  The first brings its pages to the level of the ticket;
- * the second its manifest: from then on it is found after a crash.
+ * the second its manifest: from then on it is found after a crash.  If its
+ * claim is over by the third, nothing of it stays.
  */
 bool store_write(StoreTicket *t, Checkpoint *c, GError **errp);
 bool store_sign(StoreTicket *t, Checkpoint *c, GError **errp);
@@ -73,6 +74,20 @@ GPtrArray *store_list(Store *s, const char *who, const char *vm,
 /* @name: NULL: the newest.  A reference for the caller. */
 Checkpoint *store_get(Store *s, const char *who, const char *vm,
                       const char *name, GError **errp);
+
+/*
+ * Of a checkpoint of @set that has @claim: it is @ready, or, later, settled.
+ * One that is settled stays so.  See claim.h.
+ */
+bool store_settle(Store *s, const char *who, const char *vm, const char *name,
+                  const char *set, const Claim *claim, bool ready,
+                  GError **errp);
+
+/* "pending", "abandoned" (its claim is over), or NULL: settled */
+const char *store_tentative(Store *s, const Checkpoint *c);
+
+/* @claim is over: removes what has it, and is not ready. */
+void store_give_up(Store *s, const Claim *claim);
 
 /* Whether it has part 0 of @set, of whatever virtual machine. */
 bool store_has_head(Store *s, const char *set);

@@ -81,13 +81,14 @@ class Receivers:
                              *(channel('data', u) for u in self.uris)]} \
             if self.set else {}
 
-    def make_way(self, others, vm, name):
-        """For a checkpoint of this name.  @others: addresses of servers."""
+    def make_way(self, others, vm, name, protected=False):
+        """For a checkpoint of this name; see removal.  @others: addresses of
+        servers."""
         found = {}
         for server in self.servers:
             with self._blaming(server.address):
                 found[server] = removal.named(server, vm, name)
-        removal.make_way(found, others, self.tls, vm, name)
+        return removal.make_way(found, others, self.tls, vm, name, protected)
 
     def parent(self, vm):
         """What the head shows of the newest that an increment can build on;

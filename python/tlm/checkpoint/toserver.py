@@ -96,8 +96,9 @@ class ServerSaver:
             known = vm.describe()
             with _credentials(vm.qmp, tls, addresses) as params:
                 called = vm_name(self.args, known)
-                receivers.make_way([a for a in self.args.server
-                                    if a not in addresses], called, name)
+                removed = receivers.make_way(
+                    [a for a in self.args.server if a not in addresses],
+                    called, name, self.level == parity.PROTECTED)
                 with serverdisks.overlays_for(self.args, vm, name, known,
                                               called) as new:
                     content = self._run(vm.qmp, receivers, called, name, known,
@@ -121,6 +122,7 @@ class ServerSaver:
                     **({'parity': parities, 'protected-ms': round(
                         1000 * (time.monotonic() - there))}
                        if parities else {}),
+                    **({'removed': removed} if any(removed.values()) else {}),
                     'level': self.level, 'size': sum(map(bytes_of, shown)),
                     'machine': known, **content,
                     'total-ms': round(1000 * (time.monotonic() - start))}
@@ -141,17 +143,23 @@ class ServerSaver:
         """Where parity is.  Nothing is left of it all if that fails."""
         if self.level != parity.PROTECTED:
             return []
-        addresses = receivers.addresses
+        addresses, parities = receivers.addresses, []
 
         def on_poll():
             signals.check()
             display.show('parity', None, [])
         try:
-            with display:
-                return parity.protect(
-                    addresses, [a for a in self.args.server
-                                if a not in addresses],
+            with display, contextlib.ExitStack() as opened:
+                parities = parity.protect(
+                    opened, addresses, [a for a in self.args.server
+                                        if a not in addresses],
                     shown, self.args.redundancy, receivers.tls, on_poll)
+                try:
+                    parity.settle(receivers.servers, parities, shown[0])
+                except BaseException:
+                    parity.forget(parities, shown[0])
+                    raise
+                return [server.address for server in parities]
         except BaseException:
             for server in receivers.servers:
                 with contextlib.suppress(MigrateError):
@@ -185,7 +193,9 @@ class ServerSaver:
             vm=called, name=name, ram=sum(machine.ram_blocks(qmp)),
             channels=channels, level=self.promise,
             parent=parent and parent['name'], source=copies.source(known),
-            confirm=confirm.wanted or None)
+            confirm=confirm.wanted or None,
+            redundancy=self.args.redundancy
+            if self.level == parity.PROTECTED else None)
         checkpoint = Checkpoint(
             qmp, receivers.uri, params,
             {**saver.arguments(self.args, new, parent and parent['identity']),
@@ -248,6 +258,9 @@ def saved(content):
               for part, address in enumerate(content.get('parts', ()))),
             *(f'  parity {index}  {address}'
               for index, address in enumerate(content.get('parity', ()))),
+            *(f'  removed   {name} at {address}, which an earlier save has '
+              'left' for address, names in content.get('removed', {}).items()
+              for name in names),
             f"  there     {size(content['size']):>8}  of "
             f"{memory(content['machine']['ram'])} RAM, {there} after "
             f"{duration(content['flushed-ms'])}"]

@@ -11,6 +11,8 @@ from ..figures import memory, size
 from . import client, parity, removal, sets
 
 PAGE = 4096
+# What the server says of a piece that is not settled
+TENTATIVE = {'pending': 'goes on', 'abandoned': 'has ended early'}
 
 
 def bytes_of(shown):
@@ -41,6 +43,8 @@ def _row(shown):
             f"{shown['redundancy']}"
     elif 'set' in shown:
         there += f", part {shown['part']} of {shown['parts']}"
+    if sets.is_tentative(shown):
+        there += f", not protected: its save {TENTATIVE[shown['tentative']]}"
     return f"{shown['vm']:<16}  {shown['name']:<20}  " \
            f"{shown['created'][:19]}Z  {size(bytes_of(shown)):>8}  {there}"
 
@@ -116,10 +120,12 @@ def _one(args, command):
 
 
 def _parts(args, shown):
-    """The set that a part belongs to, or a better one of the same name."""
+    """The set that a part belongs to, or a better one of the same name.  If it
+    has parity, servers may be lost."""
     found = []
+    expected = MigrateError if shown.get('redundancy') else client.Refused
     for server in _each(args):
-        with contextlib.suppress(client.Refused):
+        with contextlib.suppress(expected):
             found.append((server.address, server(
                 'show', vm=shown['vm'], name=shown['name'])))
     return sets.best(found)
@@ -145,9 +151,16 @@ def _compare(args, shown):
     there are none."""
     tls = client.tls_of(args)
     whole = _parts(args, shown)
+    if all(sets.is_tentative(s) for _, s in whole.at.values()):
+        raise MigrateError(
+            f"'{whole.name}' of {whole.vm} is not protected: its save "
+            f"{TENTATIVE[whole.head()['tentative']]}. If that is over, "
+            'prune, or a save of that name, removes it')
     parities = parity.of(args.server, tls, whole)
     if not parities:
         return None
+    if args.repair:
+        parity.mend(args.server, tls, whole)
     wrong = parity.compare(parities, tls, whole)
     text = ', '.join(f'{pages} pages of part {part} at {whole.at[part][0]}'
                      for part, pages in wrong.items())

@@ -24,9 +24,12 @@ def _nothing():
     pass
 
 
-def protect(addresses, others, shown, redundancy, tls, on_poll=_nothing):
+def protect(opened, addresses, others, shown, redundancy, tls,
+            on_poll=_nothing):
     """Parity of a set at @redundancy of @others, or at none.  @addresses: of
-    its parts; @shown: what their servers show.  Returns where it is."""
+    its parts; @shown: what their servers show.  Returns the servers that have
+    it, connected for as long as @opened, an ExitStack, is: it is tentative
+    until settle()."""
     head = shown[0]
     source = {k: v for k, v in head['source'].items() if k in (
         'uuid', 'qemu', 'command', 'directory', 'domain', 'disks') and v}
@@ -36,12 +39,12 @@ def protect(addresses, others, shown, redundancy, tls, on_poll=_nothing):
             if len(done) == redundancy:
                 return done
             try:
-                with client.MemServer(address, tls) as server:
-                    _ask(server, on_poll, 'protect', vm=head['vm'],
-                         name=head['name'], set=head['set'], ram=head['ram'],
-                         index=len(done), redundancy=redundancy,
-                         source=source, **{'from': addresses})
-                done.append(address)
+                server = opened.enter_context(client.MemServer(address, tls))
+                _ask(server, on_poll, 'protect', vm=head['vm'],
+                     name=head['name'], set=head['set'], ram=head['ram'],
+                     index=len(done), redundancy=redundancy,
+                     source=source, **{'from': addresses})
+                done.append(server)
             except MigrateError as e:
                 failures.append(str(e))
         if len(done) == redundancy:
@@ -50,17 +53,32 @@ def protect(addresses, others, shown, redundancy, tls, on_poll=_nothing):
             f"there is no level {PROTECTED}: {len(done)} of {redundancy} "
             'servers have parity', *failures]))
     except BaseException:
-        _forget(done, tls, head)
+        forget(done, head)
         raise
 
 
-def _forget(addresses, tls, head):
-    """What was made of parity in vain."""
-    for index, address in enumerate(addresses):
-        with contextlib.suppress(MigrateError), \
-                client.MemServer(address, tls) as server:
+def _name(head, index):
+    return f"{head['name']}.parity{index}"
+
+
+def forget(servers, head):
+    """Parity that was made in vain."""
+    for index, server in enumerate(servers):
+        with contextlib.suppress(MigrateError):
             server('remove', vm=head['vm'], set=head['set'],
-                   name=f"{head['name']}.parity{index}")
+                   name=_name(head, index))
+
+
+def settle(parts, parities, head):
+    """All pieces are there: they stay when their clients go.  In two steps:
+    what is settled is of a set that has all its pieces.  @parts, @parities:
+    the servers that have them, connected since they began."""
+    pieces = [(server, head['name']) for server in parts] + \
+        [(server, _name(head, i)) for i, server in enumerate(parities)]
+    for ready in True, False:
+        for server, name in pieces:
+            server('settle', vm=head['vm'], name=name, set=head['set'],
+                   ready=ready)
 
 
 def of(addresses, tls, whole):
@@ -93,41 +111,51 @@ def _holders(whole):
 
 
 def _rebuild(whole, part, address, index, pieces, tls):
-    """Lets the server at @address make @part."""
+    """Lets the server at @address make @part.  Returns numbers of parts that
+    it has found damaged."""
     with client.MemServer(address, tls) as server:
-        _ask(server, _nothing, 'rebuild', vm=whole.vm, name=whole.name,
-             set=whole.id, part=part, index=index, **{'from': pieces})
+        told = _ask(server, _nothing, 'rebuild', vm=whole.vm, name=whole.name,
+                    set=whole.id, part=part, index=index, **{'from': pieces})
         whole.add(address, server('show', vm=whole.vm, name=whole.name))
+        return told['damaged']
+
+
+def _pieces(whole, parities):
+    """The address of each; '' if it is not there."""
+    _, shown = next(iter(parities.values()))
+    at = {n: where for n, (where, _) in whole.at.items()}
+    at.update({whole.parts + i: where for i, (where, _) in parities.items()})
+    return [at.get(n, '') for n in range(whole.parts + shown['redundancy'])]
 
 
 def mend(addresses, tls, whole):
-    """Lets servers make the parts again that @whole, a Set, lacks; each at a
-    server of parity.  Raises MigrateError if there is parity, and that cannot
-    be."""
+    """Lets servers make the parts again that @whole, a Set, lacks, and those
+    that are damaged, if that is found out; each at a server of parity.  Raises
+    MigrateError if there is parity, and that cannot be."""
     parities = of(addresses, tls, whole)
-    if not parities or not whole.missing():
+    if not parities:
         return
-    if len(whole.at) + len(parities) < whole.parts:
-        raise MigrateError(_too_few(whole, parities))
-    failures, free = [], dict(parities)
-    for part in whole.missing():
-        while part not in whole.at:
-            index = next((i for i, (address, _) in free.items()
-                          if address not in _holders(whole)), None)
-            if index is None:
-                raise MigrateError('\n'.join([
-                    f"part {part} of '{whole.name}' of {whole.vm} cannot be "
-                    'made again', *failures]))
-            address, shown = free.pop(index)
-            at = {n: where for n, (where, _) in whole.at.items()}
-            at.update({whole.parts + i: where
-                       for i, (where, _) in parities.items()})
-            pieces = [at.get(n, '') for n in range(
-                whole.parts + shown['redundancy'])]
-            try:
-                _rebuild(whole, part, address, index, pieces, tls)
-            except MigrateError as e:
-                failures.append(str(e))
+    failures, free, damaged = [], dict(parities), []
+    while whole.missing():
+        if len(whole.at) + len(parities) < whole.parts:
+            raise MigrateError('\n'.join([_too_few(whole, parities),
+                                          *failures]))
+        part = whole.missing()[0]
+        index = next((i for i, (address, _) in free.items()
+                      if address not in _holders(whole)), None)
+        if index is None:
+            raise MigrateError('\n'.join([
+                f"part {part} of '{whole.name}' of {whole.vm} cannot be "
+                'made again', *failures]))
+        address, _ = free.pop(index)
+        try:
+            for bad in _rebuild(whole, part, address, index,
+                                _pieces(whole, parities), tls):
+                damaged.append(whole.drop(bad))
+                failures.append(f'part {bad} at {damaged[-1][0]} is damaged')
+        except MigrateError as e:
+            failures.append(str(e))
+    _discard(damaged, tls)
 
 
 def compare(parities, tls, whole):
@@ -143,9 +171,17 @@ def compare(parities, tls, whole):
 def repair(addresses, tls, whole, wrong):
     """Lets servers make parts again that are damaged (@wrong), and removes
     those then."""
-    bad = {part: whole.at.pop(part) for part in wrong}
-    mend(addresses, tls, whole)
-    for address, shown in bad.values():
+    parities, bad = of(addresses, tls, whole), []
+    while wrong:
+        bad += [whole.drop(part) for part in wrong]
+        mend(addresses, tls, whole)
+        wrong = compare(parities, tls, whole)
+    _discard(bad, tls)
+
+
+def _discard(parts, tls):
+    """Pairs that others have taken the place of."""
+    for address, shown in parts:
         with client.MemServer(address, tls) as server:
             server('remove', vm=shown['vm'], name=shown['name'],
                    set=shown['set'])

@@ -15,6 +15,11 @@ def is_parity(shown):
     return 'parity' in shown
 
 
+def is_tentative(shown):
+    """It goes with its save if that ends before all of it is there."""
+    return 'tentative' in shown
+
+
 def number(shown):
     """Of a piece of a set: parities come behind the parts."""
     return shown['parts'] + shown['parity'] if is_parity(shown) else \
@@ -27,10 +32,21 @@ class Set:
     def __init__(self, shown):
         self.id, self.parts = shown['set'], shown['parts']
         self.vm, self.name = shown['vm'], shown['name']
-        self.at = {}
+        self.at, self.spare = {}, {}
 
     def add(self, address, shown):
-        self.at.setdefault(shown['part'], (address, shown))
+        """A part that was made again may be there beside the first."""
+        if shown['part'] in self.at:
+            self.spare.setdefault(shown['part'], []).append((address, shown))
+        else:
+            self.at[shown['part']] = address, shown
+
+    def drop(self, part):
+        """It is of no use; a spare one takes its place.  Returns it."""
+        dropped = self.at.pop(part)
+        if self.spare.get(part):
+            self.at[part] = self.spare[part].pop(0)
+        return dropped
 
     def missing(self):
         return [n for n in range(self.parts) if n not in self.at]

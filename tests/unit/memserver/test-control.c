@@ -13,10 +13,13 @@
 #include "manifest.h"
 #include "session.h"
 
+#define SET "12345678-1234-1234-1234-123456789012"
+
 typedef struct Fixture {
     char *dir;
     Config config;
     Server server;
+    Claim *claim;                       /* of what is put there; or NULL */
 } Fixture;
 
 static void open_store(Fixture *f)
@@ -213,6 +216,8 @@ static void put(Fixture *f, const char *who, const char *vm, const char *name,
     c->state = g_byte_array_new();
     c->machine = g_strdup("pc");
     c->ram = l->total;
+    c->claim = claim_ref(f->claim);
+    c->set = f->claim ? g_strdup(SET) : NULL;
     g_assert_true(store_write(t, c, NULL) && store_sign(t, c, NULL));
     store_commit(t, c);
     g_assert_null(error);
@@ -250,6 +255,46 @@ static void test_owners(Fixture *f, const void *data)
     /* The directory stays its owner's when it is empty. */
     g_assert_true(store_remove(f->server.store, "a", "v", "one", NULL, NULL));
     put(f, "b", "v", "two", LEVEL_DURABLE, "no virtual machine");
+}
+
+static bool settle(Fixture *f, const char *name, bool ready)
+{
+    return store_settle(f->server.store, "a", "v", name, SET, f->claim, ready,
+                        NULL);
+}
+
+/* Of three pieces one is settled, one ready, one neither. */
+static void test_tentative(Fixture *f, const void *data)
+{
+    static const char *const names[] = { "one", "two", "three" };
+    g_autoptr(Claim) claim = claim_new(), other = claim_new();
+    g_autoptr(Checkpoint) c = NULL;
+    Store *s = f->server.store;
+
+    f->claim = claim;
+    for (unsigned i = 0; i < 3; i++) {
+        put(f, "a", "v", names[i], i ? LEVEL_MEMORY : LEVEL_DURABLE, NULL);
+    }
+    g_assert_null(store_get(s, "a", "v", NULL, NULL));  /* the newest */
+    g_assert_false(settle(f, "one", false));    /* is not ready */
+    f->claim = other;
+    g_assert_false(settle(f, "one", true));     /* is somebody else's */
+    f->claim = claim;
+    g_assert_true(settle(f, "one", true) && settle(f, "two", true));
+    g_assert_true(settle(f, "one", false));
+    claim_end(claim);
+    store_give_up(s, claim);
+    g_assert_cmpuint(num(f, "a", NULL), ==, 2);
+    g_assert_false(settle(f, "two", false));    /* it is too late */
+    g_assert_true(settle(f, "one", false));
+    c = store_get(s, "a", "v", "two", NULL);
+    g_assert_cmpstr(store_tentative(s, c), ==, "abandoned");
+    /* What is complete when its client has gone does not stay, either. */
+    put(f, "a", "v", "three", LEVEL_DURABLE, NULL);
+    g_assert_cmpuint(num(f, "a", NULL), ==, 2);
+    f->claim = NULL;
+    put(f, "a", "v", "three", LEVEL_DURABLE, NULL);
+    g_assert_cmpuint(num(f, "a", NULL), ==, 3);
 }
 
 /* What is found again, and what is kept. */
@@ -399,6 +444,7 @@ int main(int argc, char **argv)
     ADD("confirm", test_confirm);
     ADD("owners", test_owners);
     ADD("tls-restore", test_tls_restore);
+    ADD("tentative", test_tentative);
     ADD("again", test_again);
     ADD("clock-set-back", test_clock_set_back);
     g_test_add_func("/memserver/control/manifest", test_manifest);
