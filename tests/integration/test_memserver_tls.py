@@ -15,21 +15,26 @@ from tlmtest import env, migration
 from tlmtest.virt import make_certificates
 
 COPIES = '--copies', '2'
+PROTECTED = '--level', 'protected'
 USER, OTHER = 'alice', 'other'
+THREE = 'abc'                   # servers: two parts, and parity
 ELSEWHERE = '192.0.2.1'         # in the certificate of OTHER
 
 
 class Tls(ServerTool):
     """Two servers, a source, and their credentials."""
 
-    def start(self, kind, credentials, stopped=True, how=COPIES):
+    def start(self, kind, credentials, stopped=True, how=COPIES, admins=None):
         """@credentials: directories of the servers.  Returns the servers'
         addresses; they have what the source has."""
-        self.servers = [self.server(**TCP, tls={'credentials': kind,
-                                                'dir': directory})
-                        for directory in credentials]
+        self.servers = [self.server(
+            control={**TCP['control'], 'admins': admins},
+            tls={'credentials': kind, 'dir': directory})
+            for directory in credentials]
         addresses = [s.address for s in self.servers]
         self.src = self.source(stopped)
+        if not how:
+            return addresses
         self.save(','.join(addresses), 'one', *how, *self.tls)
         self.memserver('verify', ','.join(addresses), *self.tls)
         return addresses
@@ -39,17 +44,24 @@ class Tls(ServerTool):
         self.addCleanup(directory.cleanup)
         return directory.name
 
-    def x509(self, **start):
+    def x509(self, servers='ab', **start):
         """The user's certificates: as a client, and as a QEMU that listens."""
         keys = self.keys()
-        make_certificates(keys, {**dict.fromkeys(('a', 'b', USER),
+        make_certificates(keys, {**dict.fromkeys((*servers, USER),
                                                  '127.0.0.1'),
                                  OTHER: ELSEWHERE})
         self.mine = os.path.join(keys, USER)
         self.other = os.path.join(keys, OTHER)
         self.tls = ('--tls', 'x509', '--tls-dir', self.mine)
-        return self.start('x509', [os.path.join(keys, n) for n in 'ab'],
+        return self.start('x509', [os.path.join(keys, n) for n in servers],
                           **start)
+
+    def psk(self, servers='ab', **start):
+        keys = self.keys()
+        with open(f'{keys}/keys.psk', 'w', encoding='ascii') as f:
+            f.write(f'{USER}:{32 * "ab"}\nqemu:{32 * "cd"}\n')
+        self.tls = ('--tls', 'psk', '--tls-dir', keys, '--tls-user', USER)
+        return self.start('psk', [keys for _ in servers], **start)
 
     def has_all(self, server, *more):
         dst, told = self.restore(server, '--paused', 'one', *self.tls, *more)
@@ -93,11 +105,7 @@ class Tls(ServerTool):
         self.into_waiting_qemu(one)
 
     def test_psk(self):
-        keys = self.keys()
-        with open(f'{keys}/keys.psk', 'w', encoding='ascii') as f:
-            f.write(f'{USER}:{32 * "ab"}\nqemu:{32 * "cd"}\n')
-        self.tls = ('--tls', 'psk', '--tls-dir', keys, '--tls-user', USER)
-        one, copy = self.start('psk', [keys, keys])
+        one, copy = self.psk()
         self.has_all(copy)
         self.has_all(one, '--instant')
 
@@ -108,6 +116,37 @@ class Tls(ServerTool):
                      '--tls-hostname', ELSEWHERE)
         self.has_all(servers, '--channels', '5')
         self.into_waiting_qemu(servers)
+
+    # Pieces of parity
+
+    def test_protected(self):
+        """Each server in the admins of the others; any of them is lost."""
+        names = ';'.join(f'x509:CN={n}' for n in THREE)
+        for lost in range(3):
+            with self.sub(lost=lost):
+                self.setUp()
+                servers = ','.join(self.x509(THREE, how=PROTECTED,
+                                             admins=names))
+                self.servers[lost].kill()
+                self.has_all(servers)
+                self.src.close()
+
+    def test_protected_by_keys(self):
+        servers = ','.join(self.psk(THREE, how=PROTECTED, admins='psk:qemu'))
+        self.servers[0].kill()
+        self.has_all(servers)
+
+    def test_no_admin(self):
+        """What to do is said, and nothing is left."""
+        servers = self.x509(THREE, how=None)
+        run = self.tool(*self.saving(','.join(servers), 'one', *PROTECTED,
+                                     *self.tls))
+        self.assertEqual(run.returncode, 1)
+        self.assertIn(f'{servers[0]}: no virtual machine', run.stderr)
+        self.assertIn("put 'x509:CN=c' into [control] admins", run.stderr)
+        for address in servers:
+            self.assertEqual(self.memserver('list', address, *self.tls),
+                             {address: []})
 
     def test_server_killed(self):
         """The copy goes on, by TLS too."""
