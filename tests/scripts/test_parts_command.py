@@ -299,6 +299,8 @@ class Usage(unittest.TestCase):
         servers = '--server', 'a:1,b:1'
         self.assertEqual(self.parse(*servers, '--parts', 'all'), 2)
         self.assertEqual(self.parse(*servers, '--parts', '2'), 2)
+        self.assertEqual(self.parse(*servers, '--parts', '2',
+                                    '--incremental', '--disk', 'auto'), 2)
         self.assertEqual(self.parse(*servers, '--parts', '2', '--tls', 'psk',
                                     '--tls-dir', '/x'), 2)
         self.assertEqual(self.parse(*servers, '--parts', '1', '--copies',
@@ -307,9 +309,6 @@ class Usage(unittest.TestCase):
                 ((*servers, '--parts', '3'), 'needs as many servers'),
                 (('--server', 'a:1,a:1', '--parts', '2'), 'twice'),
                 ((*servers, '--parts', '2', '--copies', '2'), '--copies'),
-                ((*servers, '--parts', '2', '--incremental'),
-                 '--incremental'),
-                ((*servers, '--parts', '2', '--disk', 'auto'), '--disk'),
                 (('--dir', '/x', '--parts', '2'), 'is not for --dir')):
             self.assertIn(why, self.parse(*words))
         self.assertRaises(units.Bad, units.parts, '0')
@@ -533,7 +532,6 @@ class Restoring(Case):
         """Before anybody is told to do anything."""
         self.play_whole()
         for more, why in (({'instant': True}, 'whole only'),
-                          ({'domain': 'vm2'}, 'as a domain'),
                           ({'to': 'tcp:x:1', 'channels': 1}, '--channels')):
             self.assertRaisesRegex(MigrateError, why, self.origin, **more)
         for has in ([], [checkpoint(part=1, of=OTHER)]):
