@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 #
-# Kills while memory servers make parity, or a part of it again: what was said
+# Kills while memory servers make parity, or a part again: what was said
 # to be saved is restored, all RAM compared; what was not leaves nothing
 #
 # TLM_REPEAT: how often (default 1)
@@ -13,11 +13,16 @@ import random
 import re
 import signal
 import subprocess
+import tempfile
 import unittest
+import uuid
 
 from test_checkpoint_command import TOOL, end
 from test_memserver_protected import ProtectedCase, damage
 from tlmtest import env
+from tlmtest.case import MB
+from tlmtest.link import ShapedLink
+from tlmtest.memserver import BINARY, Control
 from tlmtest.vm import die_with_parent, wait_until
 
 REPEAT = int(os.environ.get('TLM_REPEAT', '1'))
@@ -25,6 +30,37 @@ DATA, PARITY = 3, 1
 # Of the pages that a part of the guest's 64 MiB has, about
 PAGES = 5000
 TOOL_ITSELF = 'the tool'
+
+
+@unittest.skipIf(ShapedLink.missing(), ShapedLink.missing())
+class HostGone(ProtectedCase):
+    def test_client(self):
+        """No packet says that the client's host is gone."""
+        link = ShapedLink()
+        self.addCleanup(link.close)
+        place = tempfile.TemporaryDirectory(prefix='tlm-control-')
+        self.addCleanup(place.cleanup)
+        here = f'unix:{place.name}/control'
+        server = self.server(
+            ('ip', 'netns', 'exec', link.dst_netns),
+            control={'listen': f'{here};tcp:{link.address}:0'},
+            data={'connect-timeout': 600}, tls={'allow-plain': 'true'})
+        client = subprocess.Popen(
+            ['ip', 'netns', 'exec', link.src_netns, BINARY, '--control',
+             server.address, 'pipe'], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+        self.addCleanup(client.communicate)
+        self.addCleanup(client.kill)
+        client.stdin.write(json.dumps({'execute': 'announce', 'arguments': {
+            'vm': 'vm1', 'name': 'one', 'ram': MB, 'parts': DATA, 'part': 0,
+            'channels': DATA, 'set': str(uuid.uuid4()),
+            'redundancy': PARITY}}) + '\n')
+        client.stdin.flush()
+        session = json.loads(client.stdout.readline())['return']['session']
+        link.cut()
+        control = Control(here)
+        self.addCleanup(control.close)
+        self.assertIn('has gone', control.wait(session, 120)['error'])
 
 
 class Phase:

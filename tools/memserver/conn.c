@@ -23,16 +23,43 @@ struct Conn {
     char *peer;
 };
 
+/*
+ * A host that is gone says nothing.  After so many seconds of silence, and as
+ * many probes so far apart without an answer, the connection is over: 20 s,
+ * which is a little more than clients wait for servers.
+ */
+#define PROBE_AFTER 10
+#define PROBE_EVERY 5
+#define PROBES 2
+
+/* A Unix socket has none of these options, and needs none. */
+static void set_options(int fd)
+{
+    const struct {
+        int level, option, value;
+    } options[] = {
+        /* Answers are small and awaited. */
+        { IPPROTO_TCP, TCP_NODELAY, 1 },
+        { SOL_SOCKET, SO_KEEPALIVE, 1 },
+        { IPPROTO_TCP, TCP_KEEPIDLE, PROBE_AFTER },
+        { IPPROTO_TCP, TCP_KEEPINTVL, PROBE_EVERY },
+        { IPPROTO_TCP, TCP_KEEPCNT, PROBES },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(options); i++) {
+        setsockopt(fd, options[i].level, options[i].option, &options[i].value,
+                   sizeof(int));
+    }
+}
+
 Conn *conn_new(int fd)
 {
     Conn *c = g_new0(Conn, 1);
     struct ucred cred;
     socklen_t size = sizeof(cred);
-    int one = 1;
 
     c->fd = fd;
-    /* Answers are small and awaited.  A Unix socket has no such option. */
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    set_options(fd);
     if (!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) &&
         cred.uid != (uid_t)-1) {
         c->peer = g_strdup_printf("uid:%u", cred.uid);
