@@ -27,6 +27,7 @@ from tlm.checkpoint import (checksums, launch, libvirt, look, machine,
 from tlm.checkpoint.catalogue import Catalogue
 from tlm.checkpoint.commands import (LIST, PRUNE, RESTORE, SAVE, SHOW,
                                      VERIFY, WATCH)
+from tlm.checkpoint.run import LEASE_MS
 from tlm.errors import MigrateError
 from tlm.units import Bad, checkpoint_name
 
@@ -639,7 +640,8 @@ class Save(Case):
         self.assertEqual(qemu.params, before)
         self.assertEqual([a for c, a in qemu.asked if c == 'tlm-checkpoint'],
                          [{'uri': f"file:{self.path('one.part')}",
-                           'buffer-size': 1 << 30}])
+                           'buffer-size': 1 << 30,
+                           'client-timeout': LEASE_MS}])
         code, _, err = self.save('--name', 'one')
         self.assertEqual(code, 1)
         self.assertIn("a checkpoint 'one' already", err)

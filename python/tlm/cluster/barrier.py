@@ -8,7 +8,7 @@ from ..errors import MigrateError
 from .channel import together
 
 
-# Less than LEASE_MS of member.py, and more than is noticed in QEMU
+# Less than LEASE_MS of checkpoint/run.py, and more than is noticed in QEMU
 ASK_ALL_S = 10
 
 

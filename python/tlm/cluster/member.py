@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 
 from ..checkpoint import machine, saver
-from ..checkpoint.run import figures
+from ..checkpoint.run import LEASE, LEASE_MS, figures
 from ..errors import MigrateError, Refused
 from ..status import FINAL, Status, stage_told, status_told
 from .channel import Gone, in_time, noted
@@ -24,8 +24,6 @@ CAPS = {'events': True, 'pause-before-switchover': True}
 # What the set's manifest repeats of a member's
 TOLD = ('parent', 'since', 'full-reason', 'disks')
 CONTINUE, AT_GATE = 'migrate-continue', {'state': 'pre-switchover'}
-# Long against a host that is busy; barrier.py asks often enough
-LEASE, LEASE_MS = 'client-timeout', 60_000
 ABORT_S = 10                # for a member to say that it runs on
 TIDY_S = 0.02
 
