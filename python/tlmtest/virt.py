@@ -331,6 +331,7 @@ class Pair:
             places = {'tlm-a': ('10.213.0.1', self.link.src_netns),
                       'tlm-b': ('10.213.0.2', self.link.dst_netns)}
             certificates = os.path.join(self.dir, 'certificates')
+            self.certificates = certificates    # a directory for each host
             os.mkdir(certificates)
             make_certificates(certificates,
                               {n: p[0] for n, p in places.items()})

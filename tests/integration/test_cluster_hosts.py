@@ -2,6 +2,8 @@
 #
 # tlm cluster with domains of unmodified libvirts on two hosts
 #
+# TLM_REPEAT: all cases; each starts two Linux guests
+#
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import json
@@ -22,6 +24,8 @@ from tlmtest.vm import wait_until
 WINDOW = ('--window', '5s')
 REQUESTS = 200                  # of each thread, to be sure that it goes on
 WITH_IMAGES = {**os.environ, 'PATH': f"{IMAGES}:{os.environ['PATH']}"}
+LONG = unittest.skipUnless('TLM_REPEAT' in os.environ,
+                           'takes long: TLM_REPEAT=1')
 NOBODY = '10.213.0.9'           # on the network of the hosts
 EVENT = re.compile(r'^(?P<time>\S+ \S+): event (?P<kind>STOP|RESUME) for',
                    re.M)
@@ -180,6 +184,7 @@ class Saved(HostsCase):
         self.assertEqual(self.restored('one', *more), ['running'] * 2)
         self.assert_all_well()
 
+    @LONG
     def test_to_a_directory(self):
         """That both hosts have; and one that they have not is refused."""
         before = self.all_settings()
@@ -197,6 +202,37 @@ class Saved(HostsCase):
         self.assertEqual(self.tool('verify'), 'one: good\n')
         self.destroy()
         self.assertEqual(self.restored('one'), ['running'] * 2)
+        self.assert_all_well()
+
+
+@LONG
+class Tls(HostsCase):
+    def test_own_certificates(self):
+        """Of each host, in a directory that has the same name on all."""
+        certificates = os.path.join(self.pair.certificates, 'tlm-a')
+        self.server = MemServer(
+            {'control': {'listen': f'tcp:{self.host.address}:0'},
+             'data': {'listen': f'tcp:{self.host.address}:0'},
+             'tls': {'credentials': 'x509', 'dir': certificates,
+                     'client-credentials': 'x509',
+                     'client-dir': certificates}},
+            prefix=self.host.command())
+        self.addCleanup(self.server.close)
+        options = ('--server', self.server.address.removeprefix('tcp:'),
+                   '--tls', 'x509', '--tls-dir', '/etc/libvirt/tls')
+        before = self.all_settings()
+        # Whom the server does not know as the one who may send
+        run = self.run_tool(self.saving(*options, 'one'))
+        self.assertEqual(run.returncode, 1, run.stdout)
+        self.assertEqual(self.all_settings(), before)
+        self.named = self.config(
+            '[vm.a]\ndomain = "guest"\n[vm.b]\ndomain = "other"\n'
+            f'connect = "{self.far.uri}"\nsender = "x509:CN=tlm-b"\n')
+        self.saved(*options, 'one')
+        self.assertEqual(self.all_settings(), before)
+        self.assert_all_well()
+        self.destroy()
+        self.tool('restore', 'one')
         self.assert_all_well()
 
 
@@ -253,11 +289,13 @@ class Disks(HostsCase):
         self.assertEqual([m['since'] for m in content['members']],
                          ['one', 'one'])
 
+    @LONG
     def test_to_a_directory(self):
         content = self.save_and_restore()
         self.assertEqual([m['parent'] for m in content['members']],
                          ['one', 'one'])
 
+    @LONG
     def test_libvirt_refuses(self):
         """In the pause: all run on, on the disks that they had, and the
         overlays of the others are said to be in use, or gone."""
@@ -279,6 +317,7 @@ class Disks(HostsCase):
 
 
 class Trouble(HostsCase):
+    @LONG
     def test_refused(self):
         """With the reason; all run on, and the old set is as it was."""
         server = self.serve()
@@ -306,6 +345,7 @@ class Trouble(HostsCase):
         self.addCleanup(server.close)
         return server.address
 
+    @LONG
     def test_libvirt_hangs(self):
         """In the middle: it is said, nobody waits for it for long, and the
         next command puts things in order."""

@@ -3,10 +3,13 @@
 # tlm cluster: all RAM of each member of a set, as stock QEMUs restore it, is
 # compared with what it was at the cut
 #
+# TLM_REPEAT: in files, too
+#
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import asyncio
 import concurrent.futures
+import os
 import sys
 import unittest
 from unittest import mock
@@ -80,6 +83,8 @@ class Ram(test_cluster_servers.ServersCase):
         self.assertEqual([m['since'] for m in
                           self.save_and_compare()['members']], ['first'] * 2)
 
+    @unittest.skipUnless('TLM_REPEAT' in os.environ,
+                         'takes long: TLM_REPEAT=1')
     def test_in_files(self):
         self.options = ()
         self.assertEqual([m['parent'] for m in

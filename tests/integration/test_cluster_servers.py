@@ -93,6 +93,11 @@ class Disks(ServersCase, test_cluster.Disks):
         super().setUp()
         self.serve()
 
+    @unittest.skipUnless('TLM_REPEAT' in os.environ,
+                         'takes long: TLM_REPEAT=1')
+    def test_saved_and_restored(self):
+        super().test_saved_and_restored()
+
 
 class Tls(ServersCase):
     def start(self):

@@ -48,6 +48,21 @@ class Names(unittest.TestCase):
             'config': None, 'connect': None, 'disk': [], 'server': None,
             'no_lock_manager': False, 'vm': vms, **more})
 
+    def test_file(self):
+        with tempfile.NamedTemporaryFile('w', suffix='.toml') as f:
+            f.write('[vm.a]\ndomain = "x"\nconnect = "qemu+ssh://b/system"\n'
+                    'lock-manager = "none"\naddress = "b:5000"\n'
+                    'sender = "x509:CN=b"\ndisk = "auto"\n')
+            f.flush()
+            vm, = config.to_save(self.arguments(config=f.name))
+            self.assertEqual(vm, config.Vm(
+                'a', domain='x', connect='qemu+ssh://b/system', disk='virsh',
+                address='b:5000', lock_manager='none', sender='x509:CN=b'))
+            f.write('[vm.b]\ndomain = "y"\nlock-manager = "sanlock"\n')
+            f.flush()
+            with self.assertRaisesRegex(MigrateError, "can only be 'none'"):
+                config.to_save(self.arguments(config=f.name))
+
     def test_the_same_name_at_two_hosts(self):
         first, second = config.to_save(self.arguments(
             'a=domain:x@qemu+ssh://b/system',

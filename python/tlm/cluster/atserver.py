@@ -120,6 +120,7 @@ class AtServer(Member):
                 channels=self.channels, keep_all=True,
                 parent=self.parent and self.parent['name'],
                 confirm=self.confirming or None,
+                senders=[self.vm.sender] if self.vm.sender else None,
                 source=copies.source(self.known))
             self._check_reached(server, session, address)
         except BaseException:

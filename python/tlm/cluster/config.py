@@ -25,6 +25,7 @@ class Vm:
     waiting: str | None = None
     address: str | None = None  # HOST or HOST:PORT, where servers find QEMU
     lock_manager: str | None = None     # "none", or it is not known
+    sender: str | None = None   # whom a server takes its QEMU for, by TLS
 
     def directory(self, cluster):
         """Where its checkpoints are."""
@@ -39,7 +40,7 @@ class Vm:
 DOMAIN = 'domain:'
 SPEAKS = ('qmp', 'domain', 'connect')
 LOCKS, NO_LOCKS = 'lock-manager', 'none'
-TEXTS = (*SPEAKS, 'dir', 'disk', 'waiting', 'address', LOCKS)
+TEXTS = (*SPEAKS, 'dir', 'disk', 'waiting', 'address', 'sender', LOCKS)
 # A name of a domain can have an @, too
 AT_URI = re.compile(r'(?P<domain>.+?)@(?P<uri>[a-z+]+://.*)')
 
@@ -90,6 +91,7 @@ def read(path):
         command = ["QEMU", "ARGUMENT", ...]
         waiting = "SOCKET"
         address = "HOST:PORT"
+        sender = "x509:CN=HOST"
     """
     try:
         with open(path, 'rb') as f:
