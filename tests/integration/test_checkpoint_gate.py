@@ -189,6 +189,22 @@ class Gate(WaitingCase):
         migration.wait_status(src, 'cancelled')
         self.assert_unharmed(src)
 
+    def test_connections_lost(self):
+        """What is kept cannot be sent: that is noticed."""
+        for mode in ('copy', 'write-protect'):
+            with self.sub(mode=mode):
+                self.guest = RomGuest(ws_mb=64)
+                src = self.start()
+                dst = self.start_destination(self.guest)
+                migration.set_capabilities(dst, multifd=True)
+                self.begin(src, 'tcp:%s:%d' % migration.listen(dst), gate=True,
+                           mode=mode, gate_timeout=LONG_MS)
+                migration.wait_status(src, 'pre-switchover')
+                src.qmp('yank', instances=[{'type': 'migration'}])
+                src.qmp('migrate-continue', state='pre-switchover')
+                migration.wait_status(src, 'failed')
+                self.assert_unharmed(src)
+
     def test_time_bound(self):
         """If it is sooner than the gate's time-out."""
         src = self.start(tlm_time_bound=3000, tlm_bound_action='cancel')

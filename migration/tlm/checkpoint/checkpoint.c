@@ -86,11 +86,16 @@ void tlm_checkpoint_prepare(TlmMigration *m)
 /* All that is owed, in a section of RAM; no locks */
 static int send_section(TlmMigration *m, MigrationState *s)
 {
-    int ret;
+    int ret, broken;
 
     /* The pacer keeps the cap; QEMU's would keep the section from coming */
     migration_rate_reset();
     ret = qemu_savevm_state_iterate(s->to_dst_file, false);
+    /* A stream that is broken passes for one at its cap: no section, and 0 */
+    broken = qemu_file_get_error(s->to_dst_file);
+    if (ret >= 0 && broken) {
+        return broken;
+    }
     return ret >= 0 && tlm_engine_cancelled(m->engine) ? -ECANCELED : ret;
 }
 
