@@ -25,6 +25,7 @@ MB = 1 << 20
 CAP = 20 * MB                   # some epochs for the working set
 WS_MB = 16
 HANGS_S = 10                    # what does not answer for so long
+GATE_MS = 600_000               # it is opened here, or the case is over
 FULL_MB = 8                     # of a disk that is too small
 # Of those the migration takes no notice
 HARMLESS = ('nothing', 'qmp-lost', 'parameters', 'switchover', 'hot-plug',
@@ -173,7 +174,8 @@ class Case:
         if s.kind == 'checkpoint':
             # It brings its capabilities along
             migration.set_capabilities(src, multifd=False, mapped_ram=False)
-            src.qmp('tlm-checkpoint', uri=uri)
+            src.qmp('tlm-checkpoint', uri=uri, **(
+                {'gate_timeout': GATE_MS} if s.where == 'gate' else {}))
         else:
             src.qmp('migrate', uri=uri)
 

@@ -41,7 +41,8 @@ class ClusterFaults(Faults):
         self.case.tool.kill()
 
     def stop_coordinator(self):
-        self._for_a_moment(self.case.tool.pid)
+        if self.case.tool.poll() is None:
+            self._for_a_moment(self.case.tool.pid)
 
     def end_coordinator(self):
         self.case.tool.send_signal(signal.SIGTERM)
@@ -266,7 +267,7 @@ class ClusterCase(Case):
             f for _, _, found in os.walk(self.sets) for f in found
             if not f.startswith('.'))
         kept = 0 if self.s.servers else MEMBERS
-        wanted = sorted([f'{name}.json' for name in names] +
+        wanted = sorted((1 + kept) * [f'{name}.json' for name in names] +
                         kept * [f'{name}.checkpoint' for name in names])
         if files != wanted:
             raise Wrong(f'there are {files}, not {wanted}')

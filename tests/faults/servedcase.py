@@ -21,7 +21,7 @@ from tlmtest.ram import FrozenRam
 from tlmtest.vm import VmError, wait_until
 
 import leftovers
-from case import CAP, HARMLESS, MB, Case, Wrong
+from case import CAP, GATE_MS, HARMLESS, MB, Case, Wrong
 from faults import Faults
 from proxy import Proxy
 
@@ -29,7 +29,6 @@ TOOL = os.path.join(env.ROOT, 'scripts/tlm')
 TOOL_S = 300
 RAM = 128 * MB                  # that is announced: more than there is
 ENDS_S = 60                     # a checkpoint that nobody disturbs any more
-GATE_MS = 600_000               # it is opened here, or the case is over
 SMALL_DISK_MB = 30              # room for one checkpoint, not for two
 RESTORE_CHANNELS = 2            # at least as many as there are parts
 OVER = 'done', 'failed'
