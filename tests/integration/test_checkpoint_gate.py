@@ -16,6 +16,7 @@ from tlmtest.ram import FrozenRam
 from tlmtest.vm import VmError, wait_until
 
 SHORT_MS = 200
+ENOUGH_MS = 5000                # for a test to stop the guest meanwhile
 LONG_MS = 600000                # never, in a test
 RACES = 20
 
@@ -220,7 +221,7 @@ class Gate(WaitingCase):
                 self.guest = RomGuest(ws_mb=64)
                 src = self.start()
                 path = self.to_gate(
-                    src, SHORT_MS if end == 'failed' else LONG_MS)
+                    src, ENOUGH_MS if end == 'failed' else LONG_MS)
                 migration.wait_status(src, 'pre-switchover')
                 src.qmp('stop')
                 self.assertEqual(src.status(), 'paused')
