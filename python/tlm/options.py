@@ -104,7 +104,7 @@ OPTIONS = (
                  cluster.RESTORE: 'let memory servers send to QEMUs without '
                  'TLS over a network that you trust'}),
     Option('repair', (memserver.VERIFY,),
-           help='of a checkpoint of level protected: let servers with parity '
+           help='of a checkpoint with parity: let servers that have it '
            'make parts again that are damaged'),
     Option('to', (RESTORE,), parse=units.address, metavar='URI',
            help='into a QEMU that waits there, with -incoming and capability '

@@ -132,8 +132,10 @@ class Kills(ProtectedCase):
         victim = random.choice([TOOL_ITSELF, *servers])
         brake = random.choice([s for s in servers[:DATA] if s is not victim])
         phase = Phase(self.control(servers[DATA]))
+        level = ('durable', '--redundancy', str(PARITY)) if n % 2 else \
+            ('protected',)
         tool = self.under_way(*self.saving(
-            self.all(servers), 'one', '--level', 'protected'))
+            self.all(servers), 'one', '--level', *level))
         _, messages = self.kill_in_phase(tool, phase, victim, brake)
         if tool.returncode == 0:
             self.assert_restored(servers, src)
@@ -142,7 +144,19 @@ class Kills(ProtectedCase):
             wait_until(lambda: not any(
                 self.control(s)('list') for s in left), 60,
                 lambda: f'nothing is left: {messages}')
+            if victim != TOOL_ITSELF:
+                self.nothing_comes_back(servers, victim)
         src.close()
+
+    def nothing_comes_back(self, servers, victim):
+        """With the server that was killed; or it is known to be of no use."""
+        victim.start()
+        found = self.control(victim)('list')
+        self.assertEqual([c['tentative'] for c in found],
+                         ['abandoned' for _ in found])
+        if found:
+            self.memserver('prune', self.all(servers), '--keep', '1')
+        self.assert_nothing_there(servers)
 
     def test_building(self):
         """The tool, the server that makes parity, or one that has a part."""

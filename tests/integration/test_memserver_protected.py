@@ -10,6 +10,7 @@
 import os
 import random
 import re
+import shutil
 import threading
 import unittest
 
@@ -87,6 +88,29 @@ class Protected(ProtectedCase):
                 self.assert_restored(servers, src)
                 src.close()
 
+    def test_durable(self):
+        """All servers have crashed, and run again; what one of them had is
+        gone.  What is made again is found after another crash."""
+        servers = self.servers(4)
+        src = self.source(stopped=True)
+        self.save(self.all(servers), 'one', '--level', 'durable',
+                  '--redundancy', '1')
+        lost = random.randrange(3)
+        for server in servers:
+            server.kill()
+        shutil.rmtree(os.path.join(servers[lost].store, 'vm1'))
+        for server in servers:
+            server.start()
+        self.memserver('verify', self.all(servers), 'one', '--repair')
+        for server in servers:
+            server.kill()
+        for n, server in enumerate(servers):
+            if n != lost:
+                server.start()
+        self.assertEqual(sorted(self.names(servers[3].address)),
+                         ['one', 'one.parity0'])
+        self.assert_restored(servers, src)
+
     def test_too_many_lost(self):
         servers = self.servers(4)
         self.source(stopped=True)
@@ -139,7 +163,7 @@ class Protected(ProtectedCase):
         run = self.tool(*self.saving(self.all(servers), 'one', '--level',
                                      'protected'))
         self.assertEqual(run.returncode, 1)
-        self.assertIn('no level protected: 0 of 1', run.stderr)
+        self.assertIn('0 of 1 servers have parity', run.stderr)
         self.assert_nothing_there(servers[:2])
         self.assert_runs_on(self.guest, src)
 

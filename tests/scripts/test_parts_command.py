@@ -285,12 +285,14 @@ class Usage(unittest.TestCase):
         self.assertEqual(self.parse(*five), 4)
         self.assertEqual(self.parse(*five, '--redundancy', '2'), 3)
         self.assertEqual(self.parse(*five, '--parts', '2'), 2)
+        self.assertEqual(self.parse('--server', 'a:1,b:1,c:1', '--redundancy',
+                                    '1'), 2)
         for words, why in (
                 ((*five, '--redundancy', '3'), 'at least 7 servers'),
                 ((*five, '--parts', '5'), 'and 1 for parity'),
                 ((*five, '--parts', '1'), 'more parts'),
-                (('--server', 'a:1,b:1,c:1', '--redundancy', '1'),
-                 'for --level protected'),
+                (('--server', 'a:1,b:1,c:1', '--redundancy', '1', '--level',
+                  'memory'), 'for --level protected'),
                 (('--dir', '/x', '--level', 'protected'),
                  'is not for --dir')):
             self.assertIn(why, self.parse(*words))

@@ -61,7 +61,7 @@ void checkpoint_unref(Checkpoint *c)
         return;
     }
     generation_unref(c->generation);
-    parity_free(c->parity);
+    parity_unref(c->parity);
     claim_unref(c->claim);
     if (c->state) {
         g_byte_array_unref(c->state);

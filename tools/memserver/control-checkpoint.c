@@ -39,21 +39,6 @@ static struct json_object *view(Session *s)
     return o;
 }
 
-static bool level(const ControlCall *c, Level *to, GError **errp)
-{
-    const char *name = level_names[LEVEL_DURABLE];
-
-    if (!control_string(c, "level", &name, errp)) {
-        return false;
-    }
-    for (*to = 0; *to < LEVEL__MAX; (*to)++) {
-        if (!strcmp(name, level_names[*to])) {
-            return true;
-        }
-    }
-    return ms_fail(errp, "argument 'level' must be memory or durable");
-}
-
 static bool source(const ControlCall *c, const char **to, GError **errp)
 {
     struct json_object *o;
@@ -145,7 +130,7 @@ static struct json_object *announce(const ControlCall *c, GError **errp)
         !control_name(c, "parent", &w.parent, errp) ||
         !control_uint(c, "ram", &w.ram, errp) ||
         !control_uint(c, "channels", &channels, errp) ||
-        !level(c, &w.level, errp) ||
+        !control_level(c, &w.level, errp) ||
         !control_bool(c, "return-path", &w.return_path, errp) ||
         !control_bool(c, "hold", &w.hold, errp) ||
         !control_bool(c, "confirm", &w.confirm, errp) ||

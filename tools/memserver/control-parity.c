@@ -174,6 +174,8 @@ static struct json_object *protect(const ControlCall *c, GError **errp)
 
     if (!wish(c, &w, errp) || !source(c, &w, errp) ||
         !control_uint(c, "ram", &w.max_ram, errp) ||
+        (json_get(c->arguments, "level") &&
+         !control_level(c, &w.level, errp)) ||
         !control_uint(c, "redundancy", &redundancy, errp)) {
         return NULL;
     }
@@ -267,7 +269,7 @@ static struct json_object *settle(const ControlCall *c, GError **errp)
 const ControlCommand control_parity_commands[] = {
     { "compare", "vm! name! set! from! index", compare },
     { "piece", "vm! name! set!", piece },
-    { "protect", "vm! name! set! ram! from! index redundancy source",
+    { "protect", "vm! name! set! ram! from! index redundancy level source",
       protect },
     { "settle", "vm! name! set! ready", settle },
     { "rebuild", "vm! name! set! part! from! index", rebuild },

@@ -89,6 +89,21 @@ bool control_uint(const ControlCall *c, const char *name, uint64_t *to,
     return true;
 }
 
+bool control_level(const ControlCall *c, Level *to, GError **errp)
+{
+    const char *name = level_names[LEVEL_DURABLE];
+
+    if (!control_string(c, "level", &name, errp)) {
+        return false;
+    }
+    for (*to = 0; *to < LEVEL__MAX; (*to)++) {
+        if (!strcmp(name, level_names[*to])) {
+            return true;
+        }
+    }
+    return ms_fail(errp, "argument 'level' must be memory or durable");
+}
+
 bool control_bool(const ControlCall *c, const char *name, bool *to,
                   GError **errp)
 {

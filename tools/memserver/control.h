@@ -58,6 +58,8 @@ bool control_name(const ControlCall *c, const char *name, const char **to,
  */
 bool control_may_connect(const ControlCall *c, const char *name,
                          const char *to, GError **errp);
+/* "memory" or "durable", which is what is meant without. */
+bool control_level(const ControlCall *c, Level *to, GError **errp);
 bool control_uint(const ControlCall *c, const char *name, uint64_t *to,
                   GError **errp);
 bool control_bool(const ControlCall *c, const char *name, bool *to,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "be.h"
+#include "erasure.h"
 #include "error.h"
 #include "json.h"
 #include "manifest.h"
@@ -194,6 +195,9 @@ char *manifest_compose(const Checkpoint *c, const ManifestSum *sums,
         json_set_string(o, "set", c->set);
         json_set_uint(o, "part", c->part);
         json_set_uint(o, "parts", c->parts);
+        if (c->redundancy) {
+            json_set_uint(o, "redundancy", c->redundancy);
+        }
     }
     if (c->head_id) {
         json_set_string(o, "head-id", c->head_id);
@@ -257,7 +261,13 @@ static bool read_part(struct json_object *o, Checkpoint *c, GError **errp)
     if (!json_get(o, "set") && !json_get(o, "parts")) {
         return true;
     }
-    if (!part_is_possible(set, part, parts)) {
+    c->redundancy = json_get_uint(o, "redundancy");
+    if (c->redundancy && !erasure_possible(parts, c->redundancy)) {
+        return ms_fail(errp, "the manifest is of no possible parity");
+    }
+    if (!part_is_possible(set, part, parts) &&
+        !(c->redundancy && part < parts + c->redundancy &&
+          part_is_possible(set, 0, parts))) {
         return ms_fail(errp, "the manifest is of no possible part of a set");
     }
     c->set = g_strdup(set);

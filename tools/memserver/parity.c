@@ -11,16 +11,34 @@
 #include <string.h>
 
 #include "error.h"
+#include "image-store.h"
 #include "parity.h"
 
 #define PARITY_BLOCK "tlm-parity"
+#define TABLE_BLOCK "tlm-parity-table"
 
 /* How often it is asked whether the client is there: each 256 KiB */
 #define LOOK_PAGES 64
 
-void parity_free(Parity *p)
+Parity *parity_alloc(void)
 {
-    if (!p) {
+    Parity *p = g_new0(Parity, 1);
+
+    g_atomic_ref_count_init(&p->refs);
+    return p;
+}
+
+Parity *parity_ref(Parity *p)
+{
+    if (p) {
+        g_atomic_ref_count_inc(&p->refs);
+    }
+    return p;
+}
+
+void parity_unref(Parity *p)
+{
+    if (!p || !g_atomic_ref_count_dec(&p->refs)) {
         return;
     }
     for (unsigned i = 0; i < p->data; i++) {
@@ -106,7 +124,7 @@ typedef struct Maker {
 static bool maker_open(Maker *m, const ParityWish *w, const char *name,
                        const Layout *l, GError **errp)
 {
-    m->ticket = store_begin(w->store, w->who, w->vm, name, NULL, LEVEL_MEMORY,
+    m->ticket = store_begin(w->store, w->who, w->vm, name, NULL, w->level,
                             errp);
     m->generation = m->ticket
         ? generation_new(l, m->ticket->slab, NULL, errp) : NULL;
@@ -151,6 +169,18 @@ static bool is_wanted(const ParityWish *w, uint64_t at, GError **errp)
            ms_fail(errp, "the client has gone");
 }
 
+/* Takes @c over, and returns it; NULL: an error. */
+static Checkpoint *maker_store(Maker *m, Checkpoint *c, GError **errp)
+{
+    if (store_write(m->ticket, c, errp) && store_sign(m->ticket, c, errp)) {
+        store_commit(m->ticket, c);
+        return c;
+    }
+    store_discard(m->ticket, c);
+    checkpoint_unref(c);
+    return NULL;
+}
+
 static void maker_close(Maker *m)
 {
     if (m->generation) {
@@ -192,7 +222,7 @@ static PageMap *map_copy(const PageMap *from)
 static Parity *parity_new(const ParityWish *w, const Readers *r)
 {
     const GByteArray *state = piece_state(r->pieces[0]);
-    Parity *p = g_new0(Parity, 1);
+    Parity *p = parity_alloc();
 
     p->data = w->data;
     p->parity = w->parity;
@@ -203,24 +233,29 @@ static Parity *parity_new(const ParityWish *w, const Readers *r)
     for (unsigned i = 0; i < w->data; i++) {
         p->from[i] = g_strdup(w->from[i]);
         p->parts[i].map = map_copy(piece_map(r->pieces[i]));
-        p->parts[i].sums = g_new(uint64_t, p->parts[i].map->pages + 1);
+        p->parts[i].sums = g_new0(uint64_t, p->parts[i].map->pages + 1);
     }
     return p;
 }
 
-/* As many pages as the largest part has. */
-static Layout *parity_layout(const Readers *r)
+/* As many pages as the largest part has, and for the table, if any. */
+static Layout *parity_layout(const Readers *r, const GByteArray *table)
 {
     Layout *l = layout_copy(piece_map(r->pieces[0])->layout);
-    LayoutBlock only = { PARITY_BLOCK };
+    LayoutBlock own = { PARITY_BLOCK }, more = { TABLE_BLOCK };
     uint64_t pages = 1;                 /* no block is empty */
 
     for (unsigned i = 0; i < r->count; i++) {
         pages = MAX(pages, piece_map(r->pieces[i])->pages);
     }
-    only.length = l->total = pages * PAGE_SIZE;
+    own.length = l->total = pages * PAGE_SIZE;
     g_array_set_size(l->blocks, 0);
-    g_array_append_val(l->blocks, only);
+    g_array_append_val(l->blocks, own);
+    if (table) {
+        more.length = (table->len + PAGE_SIZE - 1) / PAGE_SIZE * PAGE_SIZE;
+        l->total += more.length;
+        g_array_append_val(l->blocks, more);
+    }
     return l;
 }
 
@@ -250,8 +285,43 @@ static bool build(Maker *m, const ParityWish *w, Readers *r, Parity *p,
     return true;
 }
 
+/* Behind the pages: what is known of the parts, when all of it is. */
+static bool build_table(Maker *m, const Parity *p, GError **errp)
+{
+    g_autoptr(GByteArray) table = parity_table(p);
+
+    for (uint64_t at = 0; at < table->len; at += PAGE_SIZE) {
+        uint8_t *page = maker_page(m, 1, at / PAGE_SIZE, errp);
+        size_t n = MIN(PAGE_SIZE, table->len - at);
+
+        if (!page) {
+            return false;
+        }
+        memcpy(page, table->data + at, n);
+        memset(page + n, 0, PAGE_SIZE - n);
+    }
+    return true;
+}
+
+Parity *parity_from_image(const MemImage *image, GError **errp)
+{
+    const Layout *l = mem_image_layout(image);
+    uint64_t pages = layout_num_blocks(l) == 2 ? layout_pages(l, 1) : 0;
+    g_autofree uint8_t *data = g_malloc0(pages * PAGE_SIZE);
+
+    for (uint64_t i = 0; i < pages; i++) {
+        const void *page = mem_image_page(image, 1, i);
+
+        if (page) {
+            memcpy(data + i * PAGE_SIZE, page, PAGE_SIZE);
+        }
+    }
+    return parity_from_table(data, pages * PAGE_SIZE, errp);
+}
+
 Checkpoint *parity_build(const ParityWish *w, GError **errp)
 {
+    g_autoptr(GByteArray) table = NULL;
     g_autoptr(Readers) r = g_new0(Readers, 1);
     g_autofree char *name = parity_name(w->name, w->index);
     g_autoptr(Layout) layout = NULL;
@@ -263,15 +333,17 @@ Checkpoint *parity_build(const ParityWish *w, GError **errp)
         return NULL;
     }
     p = parity_new(w, r);
-    layout = parity_layout(r);
-    if (maker_open(&m, w, name, layout, errp) && build(&m, w, r, p, errp)) {
+    table = w->level == LEVEL_DURABLE ? parity_table(p) : NULL;
+    layout = parity_layout(r, table);
+    if (maker_open(&m, w, name, layout, errp) && build(&m, w, r, p, errp) &&
+        (!table || build_table(&m, p, errp))) {
         c = maker_seal(&m, w, w->data + w->index);
         c->source = g_strdup(w->source);
-        c->parity = g_steal_pointer(&p);
-        store_commit(m.ticket, c);
+        c->parity = parity_ref(p);
+        c = maker_store(&m, c, errp);
     }
     maker_close(&m);
-    parity_free(p);
+    parity_unref(p);
     return c;
 }
 
@@ -279,7 +351,7 @@ Checkpoint *parity_build(const ParityWish *w, GError **errp)
 
 /* This server's parity first; as few others as do. */
 static bool open_pieces(Readers *r, const ParityWish *w, const Parity *p,
-                        unsigned lost, uint64_t stripes, GError **errp)
+                        unsigned lost, const Layout *parity, GError **errp)
 {
     unsigned own = p->data + p->index;
     g_autoptr(GString) failures = g_string_new(NULL);
@@ -288,7 +360,7 @@ static bool open_pieces(Readers *r, const ParityWish *w, const Parity *p,
          i++) {
         g_autoptr(GError) error = NULL;
         uint64_t max = i < p->data ? p->parts[0].map->layout->total
-                                   : stripes * PAGE_SIZE;
+                                   : parity->total;
 
         if (i == lost || i == own || !w->from[i]) {
             continue;
@@ -317,8 +389,8 @@ static bool same_map(const PageMap *a, const PageMap *b)
     return true;
 }
 
-/* They have the pages that they had when parity was made. */
-static bool pieces_fit(const Readers *r, const Parity *p, uint64_t stripes,
+/* They have the pages that they had when parity was made.  One has all. */
+static bool pieces_fit(const Readers *r, const Parity *p, const Layout *parity,
                        GError **errp)
 {
     for (unsigned i = 0; i < r->count; i++) {
@@ -326,7 +398,8 @@ static bool pieces_fit(const Readers *r, const Parity *p, uint64_t stripes,
         unsigned n = r->numbers[i];
 
         if (n < p->data ? !same_map(map, p->parts[n].map)
-                        : map->pages != stripes) {
+                        : !layout_same_blocks(map->layout, parity) ||
+                          map->pages != parity->total / PAGE_SIZE) {
             return ms_fail(errp, "piece %u of the set is not the one that "
                            "parity was made with", n);
         }
@@ -356,10 +429,10 @@ static bool read_stripe(Readers *r, const Parity *p, uint64_t at,
 }
 
 static bool repair(Maker *m, const ParityWish *w, Readers *r,
-                   const Checkpoint *own, unsigned lost, uint32_t *damaged,
-                   GError **errp)
+                   const Parity *p, const MemImage *own, unsigned lost,
+                   uint32_t *damaged, GError **errp)
 {
-    const Parity *p = own->parity;
+    static const uint8_t zero[PAGE_SIZE];
     const PartTable *t = &p->parts[lost];
     uint8_t *from[ERASURE_MAX_DATA];
     unsigned have[ERASURE_MAX_DATA];
@@ -379,7 +452,7 @@ static bool repair(Maker *m, const ParityWish *w, Readers *r,
             !is_wanted(w, at, errp)) {
             return false;
         }
-        from[r->count] = (uint8_t *)generation_page(own->generation, 0, at);
+        from[r->count] = (uint8_t *)(mem_image_page(own, 0, at) ?: zero);
         erasure_make(&recipe, from, page);
         if (sum_of(page) != t->sums[at]) {
             return ms_fail(errp, "page %" PRIu64 " of part %u was made, but "
@@ -403,28 +476,29 @@ static Checkpoint *own_parity(const ParityWish *w, GError **errp)
 }
 
 /* From the pieces that the wish has; see read_stripe(). */
-static Checkpoint *rebuild_from(const ParityWish *w, const Checkpoint *own,
+static Checkpoint *rebuild_from(const ParityWish *w, Checkpoint *own,
                                 unsigned lost, uint32_t *damaged,
                                 GError **errp)
 {
     g_autoptr(Readers) r = g_new0(Readers, 1);
+    g_autoptr(MemImage) image = mem_image_from_store(w->store, own, errp);
     const Parity *p = own->parity;
-    uint64_t stripes = layout_pages(generation_layout(own->generation), 0);
     Checkpoint *c = NULL;
     Maker m = { 0 };
 
-    if (!open_pieces(r, w, p, lost, stripes, errp) ||
-        !pieces_fit(r, p, stripes, errp)) {
+    if (!image ||
+        !open_pieces(r, w, p, lost, mem_image_layout(image), errp) ||
+        !pieces_fit(r, p, mem_image_layout(image), errp)) {
         return NULL;
     }
     if (maker_open(&m, w, w->name, p->parts[lost].map->layout, errp) &&
-        repair(&m, w, r, own, lost, damaged, errp)) {
+        repair(&m, w, r, p, image, lost, damaged, errp)) {
         c = maker_seal(&m, w, lost);
         if (!lost) {
             g_byte_array_append(c->state, p->state->data, p->state->len);
             c->source = g_strdup(own->source);
         }
-        store_commit(m.ticket, c);
+        c = maker_store(&m, c, errp);
     }
     maker_close(&m);
     return c;
@@ -445,6 +519,7 @@ Checkpoint *parity_rebuild(const ParityWish *wish, unsigned lost,
     }
     w.data = own->parity->data;
     w.parity = own->parity->parity;
+    w.level = own->file.there ? LEVEL_DURABLE : LEVEL_MEMORY;
     if (lost >= w.data) {
         ms_fail(errp, "the set has parts 0 to %u, not %u", w.data - 1, lost);
         return NULL;
@@ -476,7 +551,7 @@ static bool compare_part(const ParityWish *w, const Parity *p, unsigned part,
     const PartTable *t = &p->parts[part];
 
     if (!readers_add(r, w, part, t->map->layout->total, errp) ||
-        !pieces_fit(r, p, 0, errp)) {
+        !pieces_fit(r, p, NULL, errp)) {
         return false;
     }
     *wrong = 0;

@@ -4,7 +4,7 @@
  * A server that has parity of a set has also, for each part, which pages it
  * has and their checksums; and the device state.  So it can make a part that
  * is lost again, from the other pieces, and knows whether each page is right.
- * Parity is in memory only.
+ * In a file, all that is in pages behind those of the parity: parity-table.c.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -24,6 +24,7 @@ typedef struct PartTable {
 
 /* Beside the pages of a parity; it does not change. */
 typedef struct Parity {
+    gatomicrefcount refs;
     unsigned data, parity, index;       /* number of this one: index */
     PartTable parts[ERASURE_MAX_DATA];
     GByteArray *state;                  /* of the devices */
@@ -31,7 +32,16 @@ typedef struct Parity {
     char *from[ERASURE_MAX_DATA];       /* where they were */
 } Parity;
 
-void parity_free(Parity *p);
+Parity *parity_alloc(void);
+Parity *parity_ref(Parity *p);          /* NULL: NULL */
+void parity_unref(Parity *p);
+
+/* As bytes, as many with any checksums; and back. */
+GByteArray *parity_table(const Parity *p);
+Parity *parity_from_table(const uint8_t *data, uint64_t size, GError **errp);
+
+/* Of a parity that is in a file; see parity-table.c. */
+Parity *parity_from_image(const MemImage *image, GError **errp);
 
 /* Of pieces of a set; all strings live as long as the call. */
 typedef struct ParityWish {
@@ -46,6 +56,7 @@ typedef struct ParityWish {
     uint64_t max_ram;
     const TlsCreds *tls;
     unsigned patience;                  /* s, for each read */
+    Level level;                        /* of a parity */
     Claim *claim;                       /* of what is stored; or NULL */
     /* Who waits for it: nothing is stored if this is over; or NULL */
     const Conn *client;

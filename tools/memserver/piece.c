@@ -77,8 +77,7 @@ bool page_map_next(const PageMap *m, PageMapCursor *at)
     return false;
 }
 
-/* From the network: big-endian words. */
-static bool take_bits(PageMap *m, unsigned block, GError **errp)
+bool page_map_take(PageMap *m, unsigned block, GError **errp)
 {
     uint64_t pages = layout_pages(m->layout, block);
     uint64_t n = words(m->layout, block);
@@ -95,13 +94,12 @@ static bool take_bits(PageMap *m, unsigned block, GError **errp)
 
 /* Sending */
 
-static void put_head(GByteArray *to, const MemImage *image)
+void piece_put_front(GByteArray *to, const Layout *l, const void *state,
+                     size_t size)
 {
     g_autoptr(GByteArray) layout = g_byte_array_new();
-    size_t size;
-    const void *state = mem_image_state(image, &size);
 
-    peer_put_layout(layout, mem_image_layout(image));
+    peer_put_layout(layout, l);
     put_be32(to, PIECE_MAGIC);
     put_be32(to, PIECE_VERSION);
     put_be32(to, layout->len);
@@ -151,9 +149,11 @@ bool piece_send(Conn *c, const MemImage *image, GError **errp)
 {
     unsigned blocks = layout_num_blocks(mem_image_layout(image));
     g_autoptr(GByteArray) head = g_byte_array_new();
+    size_t size;
+    const void *state = mem_image_state(image, &size);
     bool ok;
 
-    put_head(head, image);
+    piece_put_front(head, mem_image_layout(image), state, size);
     for (unsigned b = 0; b < blocks; b++) {
         put_bits(head, image, b);
     }
@@ -325,7 +325,7 @@ static bool read_front(Piece *p, const PieceWish *w, GError **errp)
     p->map = page_map_new(layout);
     for (unsigned b = 0; b < layout_num_blocks(layout); b++) {
         if (!conn_read(p->conn, p->map->bits[b], words(layout, b) * 8, errp) ||
-            !take_bits(p->map, b, errp)) {
+            !page_map_take(p->map, b, errp)) {
             return false;
         }
     }

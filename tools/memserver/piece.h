@@ -37,6 +37,13 @@ typedef struct PageMapCursor {
 /* False: there is no other.  The page is number at->page - 1 of the block. */
 bool page_map_next(const PageMap *m, PageMapCursor *at);
 
+/* From big-endian words to those of the machine; counts them. */
+bool page_map_take(PageMap *m, unsigned block, GError **errp);
+
+/* Head, layout, device state; see piece_parse(). */
+void piece_put_front(GByteArray *to, const Layout *layout, const void *state,
+                     size_t size);
+
 /* All of it; blocks. */
 bool piece_send(Conn *c, const MemImage *image, GError **errp);
 

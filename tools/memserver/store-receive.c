@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "manifest.h"
+#include "parity.h"
 #include "store-internal.h"
 #include "vmdir.h"
 #include "writer.h"
@@ -144,6 +145,7 @@ static void thin_out(Vm *vm)
         c->head_id = g_strdup(old->head_id);
         c->redundancy = old->redundancy;
         c->claim = claim_ref(old->claim);
+        c->parity = parity_ref(old->parity);
         c->ready = old->ready;
         c->file = old->file;
         g_ptr_array_index(vm->list, i) = c;

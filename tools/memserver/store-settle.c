@@ -8,10 +8,13 @@
 
 #include "error.h"
 #include "store-internal.h"
+#include "vmdir.h"
 
-static bool settle(Checkpoint *c, const Claim *claim, bool ready,
+static bool settle(Store *s, Checkpoint *c, const Claim *claim, bool ready,
                    GError **errp)
 {
+    g_autofree char *dir = c->file.there ? store_vm_dir(s, c->vm) : NULL;
+
     if (!c->claim) {
         return true;
     }
@@ -22,6 +25,9 @@ static bool settle(Checkpoint *c, const Claim *claim, bool ready,
     if (ready) {
         c->ready = true;
     } else if (c->ready) {
+        if (dir && !vmdir_settle(dir, c->name, errp)) {
+            return false;
+        }
         g_clear_pointer(&c->claim, claim_unref);
     } else {
         return ms_fail(errp, "'%s' is not settled before it was ready",
@@ -43,7 +49,7 @@ bool store_settle(Store *s, const char *who, const char *vm, const char *name,
     if (v) {
         c = vm_find(v, name, NULL);
         ok = c && !g_strcmp0(c->set, set)
-            ? settle(c, claim, ready, errp)
+            ? settle(s, c, claim, ready, errp)
             : ms_fail(errp, "there is no checkpoint '%s' of '%s' in set %s",
                       name, vm, set);
     }

@@ -7,6 +7,7 @@
  *   NAME.part         was being written
  *   NAME.checkpoint   a checkpoint, if there is also
  *   NAME.json         its manifest
+ *   NAME.tentative    it is not settled
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -21,6 +22,7 @@
 
 #include "error.h"
 #include "manifest.h"
+#include "parity.h"
 #include "vmdir.h"
 
 /* 64 MiB of file need 67 bytes of it: enough for 50 TiB. */
@@ -28,6 +30,7 @@
 
 #define OWNER ".owner"
 #define ID ".id"
+#define TENTATIVE ".tentative"
 
 int vmdir_lock(const char *dir, GError **errp)
 {
@@ -101,6 +104,54 @@ char *vmdir_owner(const char *dir)
     return g_file_get_contents(path, &owner, NULL, NULL) ? owner : NULL;
 }
 
+bool vmdir_mark_tentative(const char *dir, const char *name, GError **errp)
+{
+    g_autofree char *path = g_strconcat(dir, "/", name, TENTATIVE, NULL);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    bool ok = fd >= 0 && sync_parent(path);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return ok || ms_fail(errp, "%s: cannot make it: %s", path,
+                         g_strerror(errno));
+}
+
+bool vmdir_settle(const char *dir, const char *name, GError **errp)
+{
+    g_autofree char *path = g_strconcat(dir, "/", name, TENTATIVE, NULL);
+
+    return ((!unlink(path) || errno == ENOENT) && sync_parent(path)) ||
+           ms_fail(errp, "%s: cannot remove: %s", path, g_strerror(errno));
+}
+
+static bool load_parity(Checkpoint *c, const char *path, GError **errp)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    g_autoptr(MemImage) image = NULL;
+
+    if (fd < 0) {
+        return ms_fail(errp, "%s: %s", path, g_strerror(errno));
+    }
+    image = mem_image_part_from_file(fd, c->vm, c->name, errp);
+    close(fd);
+    c->parity = image ? parity_from_image(image, errp) : NULL;
+    return c->parity;
+}
+
+/* Its client has gone with the server; others may be settled. */
+static bool note_tentative(Checkpoint *c, const char *dir)
+{
+    g_autofree char *path = g_strconcat(dir, "/", c->name, TENTATIVE, NULL);
+
+    if (!access(path, F_OK)) {
+        c->claim = claim_new();
+        claim_end(c->claim);
+        c->ready = true;
+    }
+    return true;
+}
+
 static Checkpoint *load(const char *dir, const char *vm, const char *file,
                         GError **errp)
 {
@@ -131,7 +182,8 @@ static Checkpoint *load(const char *dir, const char *vm, const char *file,
         ms_fail(errp, "the file is missing, or has another size");
         return NULL;
     }
-    return g_steal_pointer(&c);
+    return (c->part < c->parts || load_parity(c, data, errp)) &&
+           note_tentative(c, dir) ? g_steal_pointer(&c) : NULL;
 }
 
 /* Whether @file is of no complete checkpoint. */
@@ -144,12 +196,12 @@ static bool left_over(const char *dir, const char *file)
         (*file == '.' && g_str_has_suffix(file, ".json.new"))) {
         return true;
     }
-    if (!g_str_has_suffix(file, ".checkpoint")) {
+    if (!g_str_has_suffix(file, ".checkpoint") &&
+        !g_str_has_suffix(file, TENTATIVE)) {
         return false;
     }
     manifest = g_strdup_printf("%s/%.*s.json", dir,
-                               (int)(strlen(file) - strlen(".checkpoint")),
-                               file);
+                               (int)(strrchr(file, '.') - file), file);
     return access(manifest, F_OK);
 }
 
@@ -193,10 +245,13 @@ bool vmdir_remove(const char *dir, const char *name, GError **errp)
 {
     g_autofree char *manifest = g_strdup_printf("%s/%s.json", dir, name);
     g_autofree char *file = g_strdup_printf("%s/%s.checkpoint", dir, name);
+    g_autofree char *tentative = g_strconcat(dir, "/", name, TENTATIVE, NULL);
 
     if ((unlink(manifest) && errno != ENOENT) || !sync_parent(manifest) ||
         (unlink(file) && errno != ENOENT)) {
         return ms_fail(errp, "%s: cannot remove: %s", file, g_strerror(errno));
     }
-    return true;
+    return (!unlink(tentative) || errno == ENOENT) ||
+           ms_fail(errp, "%s: cannot remove: %s", tentative,
+                   g_strerror(errno));
 }

@@ -27,6 +27,13 @@ char *vmdir_owner(const char *dir);
 /* The checkpoints in it, the oldest first.  Removes what was left over. */
 GPtrArray *vmdir_scan(const char *dir, const char *vm);
 
+/*
+ * It is tentative (claim.h) if it has a manifest after a crash; and, when it
+ * is settled, not any more.
+ */
+bool vmdir_mark_tentative(const char *dir, const char *name, GError **errp);
+bool vmdir_settle(const char *dir, const char *name, GError **errp);
+
 /* A checkpoint's manifest goes first: a file without one does not exist. */
 bool vmdir_remove(const char *dir, const char *name, GError **errp);
 

@@ -18,6 +18,7 @@
 #include "error.h"
 #include "mapped.h"
 #include "sums.h"
+#include "vmdir.h"
 #include "writer.h"
 
 /* One write; a multiple of MANIFEST_BLOCK. */
@@ -216,7 +217,9 @@ bool writer_sign(const char *dir, Checkpoint *c, const GArray *sums,
     g_autofree char *path = g_strdup_printf("%s/%s.checkpoint", dir, c->name);
     g_autoptr(GError) error = NULL;
 
-    c->file.there = write_manifest(dir, c, sums, &error);
+    c->file.there = (!c->claim || vmdir_mark_tentative(dir, c->name,
+                                                       &error)) &&
+        write_manifest(dir, c, sums, &error);
     if (!c->file.there) {
         unlink(path);
         g_propagate_error(errp, g_steal_pointer(&error));

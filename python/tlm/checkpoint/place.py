@@ -3,7 +3,7 @@
 
 from .. import units
 from ..memserver import client
-from ..memserver.parity import PROTECTED
+from ..memserver.parity import DURABLE, PROTECTED
 
 # Options of "save" and "restore" that are for a directory alone
 DIRECTORY_ONLY = ('verify',)
@@ -30,9 +30,10 @@ def check(parser, args):
 def _check_redundancy(parser, args):
     """How many servers keep parity."""
     redundancy = getattr(args, 'redundancy', None)
-    if getattr(args, 'level', None) != PROTECTED:
-        if redundancy:
-            parser.error(f'--redundancy is for --level {PROTECTED}')
+    level = getattr(args, 'level', None) or DURABLE
+    if redundancy and level not in (PROTECTED, DURABLE):
+        parser.error(f'--redundancy is for --level {PROTECTED} or {DURABLE}')
+    if not redundancy and level != PROTECTED:
         return 0
     args.redundancy = redundancy or 1
     args.parts = args.parts or units.ALL

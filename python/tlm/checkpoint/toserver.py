@@ -8,6 +8,7 @@ from ..errors import Gone, MigrateError
 from ..figures import duration, memory, size
 from ..memserver import client, parity
 from ..memserver.look import bytes_of
+from ..memserver.parity import DURABLE
 from ..units import Bad, checkpoint_name
 from . import copies, machine, saver, serverdisks, source, text
 from .confirm import Confirm
@@ -19,7 +20,6 @@ from .signals import Interrupted
 # return path.
 CAPABILITIES = ('multifd', 'return-path')
 CREDENTIALS = 'tlm-checkpoint'  # QEMU's object
-DURABLE = 'durable'
 
 
 def vm_name(args, known):
@@ -59,6 +59,8 @@ class ServerSaver:
         # What each server promises of its part
         self.promise = 'memory' if self.level == parity.PROTECTED else \
             self.level
+        # How many servers keep parity
+        self.redundancy = getattr(args, 'redundancy', None) or 0
         self.params = saver.params_of(args)
         self.first = 0          # which server gets the next one
 
@@ -98,7 +100,7 @@ class ServerSaver:
                 called = vm_name(self.args, known)
                 removed = receivers.make_way(
                     [a for a in self.args.server if a not in addresses],
-                    called, name, self.level == parity.PROTECTED)
+                    called, name, self.redundancy > 0)
                 with serverdisks.overlays_for(self.args, vm, name, known,
                                               called) as new:
                     content = self._run(vm.qmp, receivers, called, name, known,
@@ -141,7 +143,7 @@ class ServerSaver:
 
     def _protect(self, receivers, shown, display, signals):
         """Where parity is.  Nothing is left of it all if that fails."""
-        if self.level != parity.PROTECTED:
+        if not self.redundancy:
             return []
         addresses, parities = receivers.addresses, []
 
@@ -153,7 +155,7 @@ class ServerSaver:
                 parities = parity.protect(
                     opened, addresses, [a for a in self.args.server
                                         if a not in addresses],
-                    shown, self.args.redundancy, receivers.tls, on_poll)
+                    shown, self.redundancy, receivers.tls, on_poll)
                 try:
                     parity.settle(receivers.servers, parities, shown[0])
                 except BaseException:
@@ -194,8 +196,7 @@ class ServerSaver:
             channels=channels, level=self.promise,
             parent=parent and parent['name'], source=copies.source(known),
             confirm=confirm.wanted or None,
-            redundancy=self.args.redundancy
-            if self.level == parity.PROTECTED else None)
+            redundancy=self.redundancy or None)
         checkpoint = Checkpoint(
             qmp, receivers.uri, params,
             {**saver.arguments(self.args, new, parent and parent['identity']),

@@ -76,5 +76,6 @@ def several(commands):
                'all but those that keep parity (default: all)'),
         Option('redundancy', commands, parse=units.Count(least=1),
                metavar='N',
-               help='with --level protected: how many of the servers may be '
-               'lost; so many others keep parity (default: 1)'))
+               help='with --level protected or durable: how many of the '
+               'servers may be lost; so many others keep parity, in memory or '
+               'on their disks (default: 1 for protected, none for durable)'))

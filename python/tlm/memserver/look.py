@@ -169,6 +169,7 @@ def _compare(args, shown):
                            'To make that again of the others, say --repair')
     if wrong:
         parity.repair(args.server, tls, whole, wrong)
+    parity.verify_files(parities, tls)
     found = {address: part for address, part in whole.at.values()}
     if not args.json:
         print(f'{whole.name} of {whole.vm}: ' +
@@ -179,7 +180,8 @@ def _compare(args, shown):
 def _verify(args):
     """On all servers, or those that have its parts."""
     address, shown = _one(args, 'show')
-    if 'set' in shown and shown['level'] == 'memory':
+    if 'set' in shown and (shown['level'] == 'memory' or
+                           shown.get('redundancy')):
         found = _compare(args, shown)
         if found:
             return found

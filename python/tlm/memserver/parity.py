@@ -7,7 +7,7 @@ import contextlib
 from ..errors import MigrateError
 from . import client, sets
 
-PROTECTED = 'protected'         # a level
+PROTECTED, DURABLE = 'protected', 'durable'     # levels
 POLL_S = 0.2
 
 
@@ -43,15 +43,15 @@ def protect(opened, addresses, others, shown, redundancy, tls,
                 _ask(server, on_poll, 'protect', vm=head['vm'],
                      name=head['name'], set=head['set'], ram=head['ram'],
                      index=len(done), redundancy=redundancy,
-                     source=source, **{'from': addresses})
+                     level=head['level'], source=source,
+                     **{'from': addresses})
                 done.append(server)
             except MigrateError as e:
                 failures.append(str(e))
         if len(done) == redundancy:
             return done
         raise MigrateError('\n'.join([
-            f"there is no level {PROTECTED}: {len(done)} of {redundancy} "
-            'servers have parity', *failures]))
+            f'{len(done)} of {redundancy} servers have parity', *failures]))
     except BaseException:
         forget(done, head)
         raise
@@ -166,6 +166,14 @@ def compare(parities, tls, whole):
         told = _ask(server, _nothing, 'compare', vm=whole.vm, name=whole.name,
                     set=whole.id, index=index, **{'from': whole.addresses()})
     return {part: wrong for part, wrong in enumerate(told['wrong']) if wrong}
+
+
+def verify_files(parities, tls):
+    """Of parity that is on disks.  @parities: see of()"""
+    for address, shown in parities.values():
+        if shown['level'] == DURABLE:
+            with client.MemServer(address, tls) as server:
+                server('verify', vm=shown['vm'], name=shown['name'])
 
 
 def repair(addresses, tls, whole, wrong):
