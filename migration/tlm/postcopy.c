@@ -15,32 +15,16 @@
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
-#include "migration/qemu-file.h"
 #include "migration/ram.h"
-#include "migration/savevm.h"
 #include "checkpoint/options.h"
 #include "postcopy.h"
 #include "tlm.h"
-#include "trace.h"
 
-/* A ping that QEMU's own code does not send: "TLMP" */
-#define PING_SETTLED 0x544c4d50
 /*
  * QEMU's own, behind the device state: postcopy_start() in migration.c.  The
  * destination answers when it has loaded that, and starts the guest then.
  */
 #define PING_LOADED 3
-/* Without a bound, the guest loses nothing by a longer wait */
-#define SETTLE_MAX_MS 1000
-/* How often the stream is looked at, in case it is broken */
-#define TICK_MS 10
-
-static QemuSemaphore settled;
-
-static void __attribute__((constructor)) postcopy_init(void)
-{
-    qemu_sem_init(&settled, 0);
-}
 
 bool tlm_postcopy_wanted(void)
 {
@@ -76,37 +60,9 @@ bool tlm_postcopy_check(Error **errp)
     return true;
 }
 
-bool tlm_postcopy_settle(TlmMigration *m, QEMUFile *f)
-{
-    const MigrationParameters *p = &migrate_get_current()->parameters;
-    int64_t limit_ms = p->tlm_time_bound ? TLM_PLAN_SETTLE_MS : SETTLE_MAX_MS;
-    int64_t start_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    int64_t now_ns = start_ns;
-    bool answered = false;
-
-    while (!qemu_sem_timedwait(&settled, 0)) {
-        /* of an earlier migration */
-    }
-    qemu_savevm_send_ping(f, PING_SETTLED);
-    while (!answered && now_ns < start_ns + limit_ms * SCALE_MS &&
-           !tlm_engine_cancelled(m->engine) && !qemu_file_get_error(f)) {
-        answered = !qemu_sem_timedwait(&settled, TICK_MS);
-        now_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    }
-    trace_tlm_settle(answered, (now_ns - start_ns) / SCALE_US);
-    return !tlm_engine_cancelled(m->engine) && !qemu_file_get_error(f);
-}
-
-void tlm_postcopy_wake(void)
-{
-    qemu_sem_post(&settled);
-}
-
 void tlm_postcopy_pong(TlmMigration *m, uint32_t value)
 {
-    if (value == PING_SETTLED) {
-        qemu_sem_post(&settled);
-    } else if (value == PING_LOADED) {
+    if (value == PING_LOADED) {
         tlm_mark(m, TLM_MARK_TAKEN_OVER);
     }
 }

@@ -19,15 +19,6 @@ bool tlm_postcopy_wanted(void);
  * QEMU, do not permit.  BQL held, before the start.
  */
 bool tlm_postcopy_check(Error **errp);
-/*
- * Waits until the destination has loaded all that was sent, so that it can
- * start the guest at once.  Gives up after a while.  Coordinator, between two
- * sections of the stream, no locks; the guest runs.  False: the migration has
- * been cancelled or is broken.
- */
-bool tlm_postcopy_settle(TlmMigration *m, QEMUFile *f);
-/* Wakes up tlm_postcopy_settle().  Any thread. */
-void tlm_postcopy_wake(void);
 /* A pong of the destination's.  Return path thread. */
 void tlm_postcopy_pong(TlmMigration *m, uint32_t value);
 /* info.c; BQL and lock of @m held.  NULL: it has not come to that. */

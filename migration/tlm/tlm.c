@@ -48,6 +48,7 @@
 #include "internal.h"
 #include "placement.h"
 #include "postcopy.h"
+#include "settle.h"
 #include "throttle.h"
 #include "tlm.h"
 #include "watchdog.h"
@@ -158,6 +159,7 @@ void tlm_ram_setup(void)
     tlm_connect_end();
     tlm_set_stage(m, MIGRATION_TLM_STAGE_SETUP);
     tlm_throttle_reset();
+    tlm_settle_reset();
     m->planner = tlm_planner_new();
     tlm_guest_ram_init(&m->ram);
     tlm_multifd_sink_init(&m->sink, &m->ram);
@@ -331,10 +333,60 @@ static void say_bound_lost(MigrationState *s, const TlmPlanDecision *decision)
     tlm_fail(s, "%s", text->str);
 }
 
+/*
+ * After a sync: what comes next.  False: nothing yet, as the destination is
+ * asked first.  A decision to end the live stage is taken twice then, unless
+ * little has become dirty meanwhile.
+ */
+static bool decide(TlmMigration *m, bool settled, TlmPlanDecision *decision)
+{
+    if (settled && tlm_settle_stands(m)) {
+        *decision = m->plan;
+        return true;
+    }
+    tlm_ask_planner(m, decision);
+    if (decision->reason == TLM_PLAN_REASON_PASS_WASTED &&
+        !tlm_checkpoint_try()) {
+        decision->action = TLM_PLAN_CONTINUE;
+    }
+    return !tlm_settle_begin(m, decision);
+}
+
+/* Does what the planner says; 0 or a negative errno */
+static int act(TlmMigration *m, const TlmPlanDecision *decision)
+{
+    switch (decision->action) {
+    case TLM_PLAN_CONTINUE:
+        if (decision->reason == TLM_PLAN_REASON_HELD &&
+            m->stage == MIGRATION_TLM_STAGE_LIVE) {
+            tlm_set_stage(m, MIGRATION_TLM_STAGE_READY);
+        }
+        if (tlm_is_checkpoint()) {
+            tlm_checkpoint_live(m);
+        }
+        return run_epoch(m, decision);
+    case TLM_PLAN_SWITCHOVER:
+        if (tlm_is_checkpoint()) {
+            tlm_checkpoint_prepare(m);
+        }
+        tlm_mark(m, TLM_MARK_STOPPING);
+        tlm_throttle_end(true);
+        m->switchover_due = true;
+        return 0;
+    case TLM_PLAN_POSTCOPY:
+        m->postcopy_due = true;
+        return 0;
+    case TLM_PLAN_CANCEL:
+        say_bound_lost(migrate_get_current(), decision);
+        return -ETIME;
+    }
+    g_assert_not_reached();
+}
+
 int tlm_ram_iterate(QEMUFile *f)
 {
-    MigrationState *s = migrate_get_current();
     TlmMigration *m = &migration;
+    bool settled = tlm_settle_asked();
     TlmPlanDecision decision;
     int ret = 0;
 
@@ -352,43 +404,17 @@ int tlm_ram_iterate(QEMUFile *f)
             tlm_checkpoint_live(m);
         }
     }
-    ret = tlm_sync_log(m);
-    if (ret < 0) {
-        return ret;
+    if (settled) {
+        ret = tlm_settle_wait(m);
     }
-    tlm_engine_arm(m->engine);
-    tlm_ask_planner(m, &decision);
-    if (decision.reason == TLM_PLAN_REASON_PASS_WASTED &&
-        !tlm_checkpoint_try()) {
-        decision.action = TLM_PLAN_CONTINUE;
+    if (!ret) {
+        ret = tlm_sync_log(m);
     }
-
-    switch (decision.action) {
-    case TLM_PLAN_CONTINUE:
-        if (decision.reason == TLM_PLAN_REASON_HELD &&
-            m->stage == MIGRATION_TLM_STAGE_LIVE) {
-            tlm_set_stage(m, MIGRATION_TLM_STAGE_READY);
+    if (!ret) {
+        tlm_engine_arm(m->engine);
+        if (decide(m, settled, &decision)) {
+            ret = act(m, &decision);
         }
-        if (tlm_is_checkpoint()) {
-            tlm_checkpoint_live(m);
-        }
-        ret = run_epoch(m, &decision);
-        break;
-    case TLM_PLAN_SWITCHOVER:
-        if (tlm_is_checkpoint()) {
-            tlm_checkpoint_prepare(m);
-        }
-        tlm_mark(m, TLM_MARK_STOPPING);
-        tlm_throttle_end(true);
-        m->switchover_due = true;
-        break;
-    case TLM_PLAN_POSTCOPY:
-        m->postcopy_due = true;
-        break;
-    case TLM_PLAN_CANCEL:
-        say_bound_lost(s, &decision);
-        ret = -ETIME;
-        break;
     }
     if (ret == -ECANCELED) {
         return 0;               /* QEMU sees it by the status */
@@ -403,6 +429,7 @@ int tlm_ram_iterate(QEMUFile *f)
 
 bool tlm_switchover_due(void)
 {
+    tlm_settle_ask(migrate_get_current()->to_dst_file);
     return migration.switchover_due;
 }
 
@@ -410,8 +437,7 @@ bool tlm_postcopy_due(void)
 {
     TlmMigration *m = &migration;
 
-    if (!m->postcopy_due ||
-        !tlm_postcopy_settle(m, migrate_get_current()->to_dst_file)) {
+    if (!m->postcopy_due) {
         return false;
     }
     tlm_mark(m, TLM_MARK_STOPPING);
@@ -459,6 +485,7 @@ void tlm_start_postcopy(void)
 void tlm_pong(uint32_t value)
 {
     if (migration.running) {
+        tlm_settle_pong(&migration, value);
         tlm_postcopy_pong(&migration, value);
     }
 }
@@ -557,7 +584,6 @@ void tlm_cancel(void)
 {
     if (migration.running) {
         tlm_engine_cancel(migration.engine);
-        tlm_postcopy_wake();
     } else {
         tlm_connect_cancel();
     }

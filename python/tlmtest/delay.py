@@ -19,10 +19,11 @@ CHUNKS = 1024
 class Delay:
     """Listens on this host's loopback, and passes all that comes on to
     @to, (host, port), and back, @one_way_s later.  Other connections than
-    the first are taken, too."""
+    the first are taken, too.  What comes back waits while @answers, an event,
+    is not set."""
 
-    def __init__(self, to, one_way_s):
-        self.to, self.one_way_s = to, one_way_s
+    def __init__(self, to, one_way_s, answers=None):
+        self.to, self.one_way_s, self.answers = to, one_way_s, answers
         self.open = []
         self.listener = socket.create_server(('127.0.0.1', 0))
         self.port = self.listener.getsockname()[1]
@@ -35,7 +36,8 @@ class Delay:
                 here, _ = self.listener.accept()
                 there = socket.create_connection(self.to)
                 self.open += [here, there]
-                for a, b in ((here, there), (there, here)):
+                for a, b, gate in ((here, there, None),
+                                   (there, here, self.answers)):
                     for s in (a, b):
                         s.setsockopt(socket.IPPROTO_TCP,
                                      socket.TCP_NODELAY, 1)
@@ -43,7 +45,7 @@ class Delay:
                     threading.Thread(target=self._take, daemon=True,
                                      args=(a, on_its_way)).start()
                     threading.Thread(target=self._give, daemon=True,
-                                     args=(b, on_its_way)).start()
+                                     args=(b, on_its_way, gate)).start()
 
     def _take(self, sock, on_its_way):
         data = b'-'
@@ -55,10 +57,12 @@ class Delay:
             on_its_way.put((time.monotonic() + self.one_way_s, data))
 
     @staticmethod
-    def _give(sock, on_its_way):
+    def _give(sock, on_its_way, gate):
         due, data = on_its_way.get()
         while data:
             time.sleep(max(0, due - time.monotonic()))
+            if gate:
+                gate.wait()
             with contextlib.suppress(OSError):  # nobody wants it any more
                 sock.sendall(data)
             due, data = on_its_way.get()

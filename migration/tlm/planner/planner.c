@@ -23,6 +23,12 @@
  */
 #define STOP_PRIOR      0.25
 
+/*
+ * s; if nobody waits for the end, the guest loses nothing while a destination
+ * catches up.  One that has not answered by then is overloaded, or silent.
+ */
+#define SETTLE_MAX      1.0
+
 struct TlmPlanner {
     TlmPlanClock *clock;
     TlmLink *link;
@@ -85,6 +91,26 @@ static void predict(TlmPlanner *p, const TlmPlanView *v, TlmPlanDecision *d)
     d->dirty_rate = v->guest.dirty_rate;
 }
 
+/*
+ * s that the destination may take to load what is under way, before the guest
+ * is stopped.  The link is idle meanwhile: a bound must have that time left.
+ * That of post-copy has it in its forecast.
+ */
+static double settle_time(const TlmPlanView *v, TlmPlanAction action)
+{
+    double most = v->now.asked || v->now.bound ? TLM_PLAN_SETTLE_MS / MS_PER_S
+                                               : SETTLE_MAX;
+
+    if (action == TLM_PLAN_POSTCOPY) {
+        return most;
+    }
+    if (action != TLM_PLAN_SWITCHOVER) {
+        return 0;
+    }
+    return v->now.bound ? sane(v->now.bound - v->now.clock - v->stop.safe, 0,
+                               most) : most;
+}
+
 void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
                       const TlmPlanSample *sample, TlmPlanDecision *decision)
 {
@@ -102,6 +128,7 @@ void tlm_planner_step(TlmPlanner *p, const TlmPlanParams *params,
         tlm_guest_view(p->guest, &v.guest);
     }
     predict(p, &v, &d);
+    d.settle_ms = to_ms(settle_time(&v, d.action));
     *decision = d;
 }
 

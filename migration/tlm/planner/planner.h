@@ -16,8 +16,9 @@
 #define TLM_PLANNER_H
 
 /*
- * Before post-copy the destination is asked whether it has loaded all that was
- * sent.  With a bound, nobody waits longer than this for the answer.
+ * Before the guest is stopped, or handed over, the destination may be asked
+ * whether it has loaded all that was sent.  When somebody waits for the end, a
+ * user or a bound, nobody waits longer than this for the answer.
  */
 #define TLM_PLAN_SETTLE_MS 200
 
@@ -125,6 +126,7 @@ typedef struct TlmPlanDecision {
     bool send_hot;               /* dtx sends hot pages too */
     bool send_settled;           /* dtx sends settled pages; if not, it rests */
     uint64_t epoch_ms;           /* length of the next epoch */
+    uint64_t settle_ms;          /* the destination may take, before the end */
     /* predictions, for query-migrate; times are 0 while not known */
     uint64_t predicted_total_ms;
     uint64_t predicted_downtime_ms;

@@ -434,6 +434,52 @@ static void test_out_of_reach_at_once(void)
     }
 }
 
+/*
+ * Before the end the destination may be waited for: for a second, or less if
+ * somebody waits for the end
+ */
+static void test_settle(void)
+{
+    Rig r;
+
+    rig_init(&r, 10 * GB, GB);
+    rig_hot(&r, 20 * MB);
+    epoch(&r);
+    g_assert(r.d.action == TLM_PLAN_CONTINUE);
+    g_assert_cmpuint(r.d.settle_ms, ==, 0);
+    run(&r, 1000);
+    g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+    g_assert_cmpuint(r.d.settle_ms, ==, 1000);
+    r.s.switchover_requested = true;
+    epoch(&r);
+    g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+    g_assert_cmpuint(r.d.settle_ms, ==, TLM_PLAN_SETTLE_MS);
+    rig_free(&r);
+}
+
+/* A bound is kept: nobody waits for longer than there is time left */
+static void test_settle_bound(void)
+{
+    for (unsigned percent = 100; percent <= 140; percent++) {
+        double stop, settle;
+        Rig r;
+
+        rig_init(&r, 10 * GB, GB);
+        rig_hot(&r, GB);
+        r.params.time_bound_ms = 100 * percent;
+        run(&r, 1000);
+        g_assert(r.d.action == TLM_PLAN_SWITCHOVER);
+        stop = end_of_stop(&r);
+        settle = r.d.settle_ms / 1000.0;
+        g_assert_cmpuint(r.d.settle_ms, <=, TLM_PLAN_SETTLE_MS);
+        g_assert_true(!r.d.settle_ms || stop + settle <= percent / 10.0);
+        /* ... but as long as that, or nearly */
+        g_assert_true(r.d.settle_ms == TLM_PLAN_SETTLE_MS ||
+                      stop + settle > percent / 10.0 - 0.1);
+        rig_free(&r);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -456,6 +502,8 @@ int main(int argc, char **argv)
     ADD("released", test_released);
     ADD("impossible-limit", test_impossible_limit);
     ADD("out-of-reach-at-once", test_out_of_reach_at_once);
+    ADD("settle", test_settle);
+    ADD("settle-bound", test_settle_bound);
 #undef ADD
     return g_test_run();
 }
