@@ -67,8 +67,17 @@ TlmInfo tlm_info(QDict *rsp)
         .unsent_bytes = qdict_get_int(ram, "unsent"),
         .dirty_bytes = qdict_get_int(ram, "dirty"),
         .hot_bytes = qdict_get_int(ram, "hot"),
+        .postcopy_owed = -1,
+        .postcopy_remaining = -1,
         .downtime_us = downtime_us(tlm),
     };
+
+    if (qdict_haskey(tlm, "postcopy")) {
+        QDict *postcopy = group(tlm, "postcopy");
+
+        info.postcopy_owed = qdict_get_int(postcopy, "owed");
+        info.postcopy_remaining = qdict_get_int(postcopy, "remaining");
+    }
 
     if (qdict_haskey(tlm, "overcommit")) {
         QDict *overcommit = group(tlm, "overcommit");

@@ -25,6 +25,8 @@ typedef struct TlmInfo {
     int64_t unsent_bytes, dirty_bytes, hot_bytes;
     unsigned overcommit_cpus;           /* 0: not over-committed */
     const char *overcommit_method;      /* NULL: not over-committed */
+    int64_t postcopy_owed;              /* bytes; -1: not by post-copy */
+    int64_t postcopy_remaining;
     int64_t downtime_us;                /* sum of its parts; -1: not yet */
 } TlmInfo;
 

@@ -21,6 +21,7 @@ void migration_test_add_tlm(MigrationTestEnv *env)
     tlm_test_add_connect(env);
     tlm_test_add_data_address(env);
     tlm_test_add_fault(env);
+    tlm_test_add_postcopy(env);
 #ifdef CONFIG_TLM_OVERCOMMIT
     tlm_test_add_overcommit(env);
 #endif

@@ -15,6 +15,7 @@ void tlm_test_add_live(MigrationTestEnv *env);
 void tlm_test_add_connect(MigrationTestEnv *env);
 void tlm_test_add_data_address(MigrationTestEnv *env);
 void tlm_test_add_fault(MigrationTestEnv *env);
+void tlm_test_add_postcopy(MigrationTestEnv *env);
 void tlm_test_add_overcommit(MigrationTestEnv *env);
 void tlm_test_add_refused(MigrationTestEnv *env);
 void tlm_test_add_hmp(MigrationTestEnv *env);
