@@ -163,19 +163,24 @@ static void show_stop(const TlmMigration *m, const MigrationState *s,
                   now_ns / SCALE_MS - s->downtime_start + f->eta;
 }
 
-/* Post-copy sends what it owes once, so its end is known.  BQL held. */
-static void show_postcopy(const TlmMigration *m, const TlmEngineCounters *c,
-                          MigrationTlmInfo *t, int64_t elapsed_ms)
+/*
+ * Post-copy sends what it owes once, so its end is known: at first by what was
+ * foreseen of its speed, then by what was measured.  BQL held.
+ */
+static void show_postcopy(const TlmMigration *m, const MigrationState *s,
+                          const TlmEngineCounters *c, MigrationTlmInfo *t,
+                          int64_t elapsed_ms)
 {
     MigrationTlmForecast *f = t->prediction;
     const MigrationTlmPostcopy *p = t->postcopy;
-    double done = p->owed - p->remaining;
     double total = tlm_bytes(m, c->total);
+    double cap = s->parameters.max_postcopy_bandwidth;
+    double rate = m->plan.postcopy_bandwidth;
 
     t->progress = MAX(t->progress, 100 * (1 - p->remaining / MAX(total, 1)));
-    if (done > 0) {
-        f->eta = p->remaining / done * p->time;
-    }
+    f->eta = tlm_planner_stop_eta_ms(cap > 0 ? MIN(rate, cap) : rate,
+                                     p->time / 1e3, p->owed - p->remaining,
+                                     p->remaining);
     f->total = elapsed_ms + f->eta;
     if (p->downtime) {
         f->downtime = p->downtime / (SCALE_MS / SCALE_US);
@@ -191,7 +196,7 @@ static void show_underway(const TlmMigration *m, const MigrationState *s,
     MigrationTlmBound *bound = t->bound;
 
     if (t->postcopy) {
-        show_postcopy(m, c, t, elapsed_ms);
+        show_postcopy(m, s, c, t, elapsed_ms);
     } else if (m->mark_ns[TLM_MARK_STOPPED]) {
         show_stop(m, s, t, now_ns);
     } else {

@@ -14,6 +14,7 @@ import unittest
 from tlmtest import env, migration
 from tlmtest.case import CRAWL, MB, SLOW, STEADY, TlmCase
 from tlmtest.guests import LinuxGuest, RomGuest
+from tlmtest.link import Loopback, ShapedLink
 from tlmtest.vm import VmError, wait_until
 
 POSTCOPY_SINCE = (10, 1)
@@ -63,16 +64,16 @@ class PostcopyCase(TlmCase):
     caps = {'postcopy-ram': True}
 
     def begin(self, guest, preempt=False, accel='tcg', channels=2, extra=(),
-              caps=None, dst=None, src=None, **params):
+              caps=None, dst=None, src=None, link=Loopback, **params):
         """A migration under way."""
-        src = src or self.start_source(guest, accel, extra=extra)
-        dst = dst or self.start_destination(guest, accel, extra=extra)
+        src = src or self.start_source(guest, accel, link, extra)
+        dst = dst or self.start_destination(guest, accel, link, extra)
         migration.set_capabilities(src, events=True)
         params.setdefault('tlm_converge', 'postcopy')
         params.setdefault('max_bandwidth', SLOW)
         params.setdefault('downtime_limit', 50)
         address, _ = self.connect(
-            src, dst, channels,
+            src, dst, channels, link,
             caps={**self.caps, 'postcopy-preempt': preempt, **(caps or {})},
             **{name.replace('_', '-'): v for name, v in params.items()})
         migration.start(src, *address)
@@ -230,9 +231,9 @@ class Asked(PostcopyCase):
 
 
 class UnderWay(PostcopyCase):
-    def slow(self, guest, preempt=False):
+    def slow(self, guest, preempt=False, link=Loopback):
         """In the middle of post-copy."""
-        src, dst = self.begin(guest, preempt,
+        src, dst = self.begin(guest, preempt, link=link,
                               max_postcopy_bandwidth=SLOW_POSTCOPY)
         migration.wait_status(src, 'postcopy-active')
         return src, dst
@@ -255,6 +256,10 @@ class UnderWay(PostcopyCase):
         self.assertEqual(first['owed'], last['owed'])
         self.assertGreater(first['remaining'], last['remaining'])
         self.assertGreater(seen[len(seen) // 2]['prediction']['eta'], 0)
+        # Known from the start: nothing goes twice, and the cap is what binds
+        for tlm in seen[:len(seen) // 2]:
+            least = tlm['postcopy']['remaining'] / SLOW_POSTCOPY * 1000
+            self.assertGreater(tlm['prediction']['eta'], least / 2)
         self.assertTrue(all(t['stage'] == 'postcopy' for t in seen))
         self.assertIn('tlm postcopy: ', src.hmp('info migrate'))
 
@@ -276,6 +281,33 @@ class UnderWay(PostcopyCase):
                     self.recover(src, dst)
                 self.assert_by_postcopy(src, self.complete(guest, src, dst))
 
+    def test_network_cut(self):
+        """Nobody is told; with the network back, it goes on; and again."""
+        reason = ShapedLink.missing()
+        if reason:
+            self.skipTest(reason)
+        for preempt in (False, True):
+            with self.sub(preempt=preempt), ShapedLink() as link:
+                guest = RomGuest(ws_mb=64)
+                src, dst = self.slow(guest, preempt, link)
+                left = self.remaining(src)
+                for _ in range(2):
+                    wait_until(lambda: self.remaining(src) < left, 60,
+                               'more of it has been sent')
+                    link.cut()
+                    self.pause(src, dst)
+                    left = self.remaining(src)
+                    self.assertGreater(left, 0)
+                    link.cut(False)
+                    self.recover(src, dst, link)
+                self.assert_by_postcopy(src, self.complete(guest, src, dst))
+                src.close()
+                dst.close()
+
+    @staticmethod
+    def remaining(src):
+        return src.qmp('query-migrate')['tlm']['postcopy']['remaining']
+
     @staticmethod
     def pause(src, dst):
         src.qmp('migrate-pause')
@@ -288,10 +320,11 @@ class UnderWay(PostcopyCase):
         migration.wait_status(dst, 'postcopy-paused')
 
     @staticmethod
-    def recover(src, dst):
-        dst.qmp('migrate-recover', uri='tcp:127.0.0.1:0')
+    def recover(src, dst, link=Loopback):
+        dst.qmp('migrate-recover', uri=f'tcp:{link.address}:0')
         address = dst.qmp('query-migrate')['socket-address'][0]
-        src.qmp('migrate', uri=f"tcp:127.0.0.1:{address['port']}", resume=True)
+        src.qmp('migrate', uri=f"tcp:{link.address}:{address['port']}",
+                resume=True)
         migration.wait_status(src, 'postcopy-active')
 
     def test_unused_ram_stays_unused(self):

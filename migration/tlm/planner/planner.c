@@ -88,6 +88,7 @@ static void predict(TlmPlanner *p, const TlmPlanView *v, TlmPlanDecision *d)
     d->progress = p->progress;
     d->capped = v->link.capped;
     d->bandwidth = v->link.live;
+    d->postcopy_bandwidth = tlm_view_postcopy_rate(v);
     d->dirty_rate = v->guest.dirty_rate;
 }
 

@@ -137,6 +137,7 @@ typedef struct TlmPlanDecision {
     bool capped;                 /* max_bandwidth is what binds */
     bool downtime_reachable;     /* the downtime limit, within the bound */
     double bandwidth;            /* bytes/s, as measured and smoothed */
+    double postcopy_bandwidth;   /* bytes/s that post-copy can be counted on */
     double dirty_rate;           /* bytes/s at full guest speed */
     double progress;             /* 0..1, never runs backwards */
     TlmPlanReason reason;

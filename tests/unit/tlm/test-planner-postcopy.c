@@ -29,6 +29,9 @@ static void test_at_end_of_pass(void)
     g_assert_cmpuint(r.s.dirty_bytes, >=, GB);
     g_assert_cmpuint(r.d.predicted_downtime_ms, <=, 50);
     g_assert_true(r.d.downtime_reachable);
+    /* ETA of the phase is by what the link has carried */
+    g_assert_cmpfloat(r.d.postcopy_bandwidth, <=, 300 * MB);
+    g_assert_cmpfloat(r.d.postcopy_bandwidth, >=, 270 * MB);
     rig_free(&r);
 }
 
