@@ -7,7 +7,7 @@ import os
 import re
 import socket
 
-from .errors import Gone, MigrateError, Silent
+from .errors import Gone, MigrateError, Refused, Silent
 
 # The host is not there, or the network, or QEMU accepts no connections
 SILENT = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN,
@@ -79,7 +79,7 @@ class Qmp:
             raise Gone(f'{self.address}: QEMU has closed the '
                        'connection') from None
         if 'error' in reply:
-            raise MigrateError(f"{command}: {reply['error']['desc']}")
+            raise Refused(f"{command}: {reply['error']['desc']}")
         return reply['return']
 
     def close(self):
