@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
 #include "migration/migration.h"
+#include "migration/options.h"
 #include "checkpoint/chain.h"
 #include "decision.h"
 #include "internal.h"
