@@ -13,6 +13,7 @@ from .qmp import Qmp
 from .report import failure, report
 
 POLL_S = 0.05
+SOCKETS = 'tcp:', 'unix:'
 
 
 def params_of(args):
@@ -39,6 +40,16 @@ def wants_postcopy(params):
                           params.get('tlm-bound-action'))
 
 
+def capabilities(uri, params):
+    """With a return path, "completed" means that the destination has the
+    guest, and not that all was sent; a file cannot answer."""
+    yield from ('multifd', 'tlm')
+    if uri.startswith(SOCKETS):
+        yield 'return-path'
+    if wants_postcopy(params):
+        yield 'postcopy-ram'
+
+
 def run(migration, uri, display, interrupted, on_poll=lambda status: None):
     """The migration from start to end; True if it was interrupted."""
     cancelled = False
@@ -59,9 +70,8 @@ def main(parser, words):
     """Returns the exit status."""
     args = parser.parse_args(words)
     params = {**own_params(args), **params_of(args)}
-    caps = {name: True for name in ['multifd', 'tlm', *args.capability]}
-    if wants_postcopy(params):
-        caps['postcopy-ram'] = True
+    caps = {name: True for name in capabilities(args.uri, params)}
+    caps.update(dict.fromkeys(args.capability, True))
     out = sys.stderr if args.json else sys.stdout
 
     signals = []

@@ -542,7 +542,8 @@ class Qemu(threading.Thread):
             self.params.update(arguments)
         if command == 'query-migrate-capabilities':
             return {'return': [{'capability': c, 'state': False}
-                               for c in ('multifd', 'tlm', 'postcopy-ram')]}
+                               for c in ('multifd', 'tlm', 'return-path',
+                                         'postcopy-ram')]}
         if command == 'query-commands':
             return {'return': [{'name': 'tlm-estimate'}]}
         if command == 'query-tlm-estimate':
