@@ -21,7 +21,8 @@ from tlmtest.case import STEADY
 from tlmtest.guests import RomGuest
 from tlmtest.vm import PATIENCE, wait_until
 
-TIMEOUT_MS = 2000
+# Short, and long enough for the test to ask in time until it shall not
+TIMEOUT_MS = int(1_000 * PATIENCE)
 # The client asks in time, on a host however busy
 OFTEN_MS = int(5_000 * PATIENCE)
 
@@ -84,6 +85,7 @@ class Left(test_memserver.MemServerCase):
         control = self.control(self.server())
         src.qmp('tlm-checkpoint', uri=control.announce()['uri'], hold=True,
                 client_timeout=OFTEN_MS)
+        self.wait_stage(src, 'ready')
         start = time.monotonic()
         while time.monotonic() - start < OFTEN_MS / 1000 + 1:
             self.assertEqual(migration.status(src), 'active')
