@@ -26,6 +26,7 @@ CAP = 20 * MB                   # some epochs for the working set
 WS_MB = 16
 HANGS_S = 10                    # what does not answer for so long
 GATE_MS = 600_000               # it is opened here, or the case is over
+BOUND_MS = 3000
 FULL_MB = 8                     # of a disk that is too small
 # Of those the migration takes no notice
 HARMLESS = ('nothing', 'qmp-lost', 'parameters', 'switchover', 'hot-plug',
@@ -161,7 +162,7 @@ class Case:
         s, src = self.s, self.src
         uri = self._uri()
         bound = {} if s.bound == 'none' else {
-            'tlm_time_bound': 3000, 'tlm_bound_action': s.bound}
+            'tlm_time_bound': BOUND_MS, 'tlm_bound_action': s.bound}
         bound['tlm_converge'] = s.converge
         self._set(src, uri, True, max_bandwidth=CAP,
                   downtime_limit=20 if s.where == 'throttled' else 300,
@@ -281,7 +282,15 @@ class Case:
         """RAM of a guest that was reset in the pause is of no one moment."""
         s = self.s
         return s.what in HARMLESS and s.bound != 'cancel' and \
+            not self._outlasts_bound() and \
             (s.kind, s.what, s.where) != ('checkpoint', 'guest-reset', 'gate')
+
+    def _outlasts_bound(self):
+        """Stopped for longer than there is time to connect, which no action
+        of the bound prolongs."""
+        s = self.s
+        return s.what.startswith('stop-') and s.where == 'setup' and \
+            s.bound != 'none' and 1000 * s.how > BOUND_MS
 
     def _runs_at_destination(self):
         """By what the guest says: a QEMU that waits in its main loop for a
