@@ -66,7 +66,8 @@ class Case:
             self._start()
             self._begin()
             reached = self._reach()
-            self.faults(self).do(self.s.what)
+            if self.faults(self).do(self.s.what) is False:
+                reached = False
             end = self._settle()
             self._judge(end)
         return end + (' by hand' if self.by_hand else '') + \

@@ -21,7 +21,8 @@ class Faults:
         self.case = case
 
     def do(self, what):
-        getattr(self, what.replace('-', '_'))()
+        """Returns False if it was too late for that."""
+        return getattr(self, what.replace('-', '_'))()
 
     def _ask(self, command, **arguments):
         """What may be refused, as the migration may be over already."""
@@ -40,7 +41,14 @@ class Faults:
     # Processes
 
     def kill_destination(self):
-        self.case.dst.kill()
+        """Unless only that has the guest."""
+        dst = self.case.dst
+        os.kill(dst.pid, signal.SIGSTOP)
+        if migration.status(self.case.src) == 'completed':
+            os.kill(dst.pid, signal.SIGCONT)
+            return False
+        dst.kill()
+        return True
 
     def kill_source(self):
         self.case.src.kill()
