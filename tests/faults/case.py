@@ -358,13 +358,16 @@ class Case:
         dst.close()
 
     def _judge_stays(self):
+        self._runs_on()
+        self._migrate_again(self.src)
+
+    def _runs_on(self):
         src = self.src
         migration.wait_idle(src)
         wait_until(lambda: src.status() == 'running', 20,
                    f'the guest runs on at the source: {src.status()}')
         self._runs(src)
         leftovers.compare(src, self.before)
-        self._migrate_again(src)
 
     def _migrate_again(self, src):
         """Without any fault."""

@@ -338,14 +338,6 @@ class ServedCase(Case):
         self._runs(vm)
         vm.close()
 
-    def _runs_on(self):
-        src = self.src
-        migration.wait_idle(src)
-        wait_until(lambda: src.status() == 'running', 20,
-                   f'the guest runs on at the source: {src.status()}')
-        self._runs(src)
-        leftovers.compare(src, self.before)
-
     def _go_on_elsewhere(self, names):
         """The host of the guest has crashed; it goes on from what there is,
         or, if its server has crashed as well, anew."""
