@@ -1,5 +1,5 @@
 /*
- * Big-endian integers at any address
+ * Big-endian integers at any address, and reading that ends where bytes do
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -33,6 +33,25 @@ static inline uint64_t get_be64(const void *p)
 
     memcpy(&v, p, sizeof(v));
     return GUINT64_FROM_BE(v);
+}
+
+/* What has not been read yet */
+typedef struct Reader {
+    const uint8_t *at;
+    size_t left;
+} Reader;
+
+/* The next @size bytes; NULL: so much is not there. */
+static inline const uint8_t *reader_take(Reader *r, size_t size)
+{
+    const uint8_t *p = r->at;
+
+    if (size > r->left) {
+        return NULL;
+    }
+    r->at += size;
+    r->left -= size;
+    return p;
 }
 
 static inline void put_be16(GByteArray *to, uint16_t v)

@@ -27,18 +27,13 @@ static void put_text(GByteArray *b, const char *text)
     g_byte_array_append(b, (const void *)text, n);
 }
 
-static uint64_t words(const Layout *l, unsigned block)
-{
-    return (layout_pages(l, block) + 63) / 64;
-}
-
 static void put_part(GByteArray *b, const PartTable *t, const char *from)
 {
     const Layout *l = t->map->layout;
 
     put_text(b, from);
     for (unsigned i = 0; i < layout_num_blocks(l); i++) {
-        for (uint64_t w = 0; w < words(l, i); w++) {
+        for (uint64_t w = 0; w < page_map_words(l, i); w++) {
             put_be64(b, t->map->bits[i][w]);
         }
     }
@@ -67,28 +62,9 @@ GByteArray *parity_table(const Parity *p)
     return b;
 }
 
-/* What is left of it */
-typedef struct Source {
-    const uint8_t *at;
-    uint64_t left;
-} Source;
-
-/* The next @size bytes; NULL: there are fewer. */
-static const uint8_t *take(Source *s, uint64_t size)
+static bool take_uint(Reader *s, unsigned *to)
 {
-    const uint8_t *at = s->at;
-
-    if (size > s->left) {
-        return NULL;
-    }
-    s->at += size;
-    s->left -= size;
-    return at;
-}
-
-static bool take_uint(Source *s, unsigned *to)
-{
-    const uint8_t *b = take(s, 4);
+    const uint8_t *b = reader_take(s, 4);
 
     if (b) {
         *to = get_be32(b);
@@ -96,19 +72,19 @@ static bool take_uint(Source *s, unsigned *to)
     return b;
 }
 
-static bool take_text(Source *s, char **to)
+static bool take_text(Reader *s, char **to)
 {
-    const uint8_t *b = take(s, 2);
+    const uint8_t *b = reader_take(s, 2);
     uint16_t size = b ? get_be16(b) : 0;
 
-    b = b ? take(s, size) : NULL;
+    b = b ? reader_take(s, size) : NULL;
     if (b) {
         *to = g_strndup((const char *)b, size);
     }
     return b;
 }
 
-static bool take_part(Source *s, const Layout *l, PartTable *t, char **from)
+static bool take_part(Reader *s, const Layout *l, PartTable *t, char **from)
 {
     const uint8_t *b;
 
@@ -117,16 +93,16 @@ static bool take_part(Source *s, const Layout *l, PartTable *t, char **from)
     }
     t->map = page_map_new(l);
     for (unsigned i = 0; i < layout_num_blocks(l); i++) {
-        b = take(s, words(l, i) * 8);
+        b = reader_take(s, page_map_words(l, i) * 8);
         if (!b) {
             return false;
         }
-        memcpy(t->map->bits[i], b, words(l, i) * 8);
+        memcpy(t->map->bits[i], b, page_map_words(l, i) * 8);
         if (!page_map_take(t->map, i, NULL)) {
             return false;
         }
     }
-    b = take(s, t->map->pages * 8);
+    b = reader_take(s, t->map->pages * 8);
     if (!b) {
         return false;
     }
@@ -137,12 +113,12 @@ static bool take_part(Source *s, const Layout *l, PartTable *t, char **from)
     return true;
 }
 
-static bool take_all(Source *s, Parity *p)
+static bool take_all(Reader *s, Parity *p)
 {
     g_autoptr(Layout) l = NULL;
-    const uint8_t *head = take(s, PIECE_HEAD_SIZE);
+    const uint8_t *head = reader_take(s, PIECE_HEAD_SIZE);
     uint64_t size = head ? piece_head(head, NULL) : 0;
-    const uint8_t *rest = size ? take(s, size) : NULL;
+    const uint8_t *rest = size ? reader_take(s, size) : NULL;
     /* There is a bit for each page in what is left. */
     uint64_t max_ram = s->left * 8 * PAGE_SIZE;
     unsigned data;
@@ -168,8 +144,8 @@ static bool take_all(Source *s, Parity *p)
 Parity *parity_from_table(const uint8_t *data, uint64_t size, GError **errp)
 {
     Parity *p = parity_alloc();
-    Source s = { .at = data, .left = size };
-    const uint8_t *length = take(&s, LENGTH_SIZE);
+    Reader s = { .at = data, .left = size };
+    const uint8_t *length = reader_take(&s, LENGTH_SIZE);
 
     if (length && get_be64(length) <= size) {
         s.left = get_be64(length) - MIN(get_be64(length), LENGTH_SIZE);

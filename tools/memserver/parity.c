@@ -382,7 +382,7 @@ static bool same_map(const PageMap *a, const PageMap *b)
     }
     for (unsigned i = 0; i < layout_num_blocks(a->layout); i++) {
         if (memcmp(a->bits[i], b->bits[i],
-                   (layout_pages(a->layout, i) + 63) / 64 * 8)) {
+                   page_map_words(a->layout, i) * 8)) {
             return false;
         }
     }

@@ -225,38 +225,20 @@ static bool broken(GError **errp, const char *what)
     return ms_fail(errp, "the other server breaks the protocol: %s", what);
 }
 
-typedef struct Reader {
-    const uint8_t *at;
-    size_t left;
-} Reader;
-
-/* NULL: so much is not there. */
-static const uint8_t *take(Reader *r, size_t size)
-{
-    const uint8_t *p = r->at;
-
-    if (size > r->left) {
-        return NULL;
-    }
-    r->at += size;
-    r->left -= size;
-    return p;
-}
-
 static const uint8_t *take_counted(Reader *r, size_t max, size_t *size)
 {
-    const uint8_t *p = take(r, 2);
+    const uint8_t *p = reader_take(r, 2);
 
     *size = p ? get_be16(p) : 0;
-    return p && *size <= max ? take(r, *size) : NULL;
+    return p && *size <= max ? reader_take(r, *size) : NULL;
 }
 
 static bool get_block(Reader *r, Layout *l)
 {
     LayoutBlock b = { .length = 0 };
-    const uint8_t *size = take(r, 1);
-    const uint8_t *name = size ? take(r, *size) : NULL;
-    const uint8_t *length = name ? take(r, 8) : NULL;
+    const uint8_t *size = reader_take(r, 1);
+    const uint8_t *name = size ? reader_take(r, *size) : NULL;
+    const uint8_t *length = name ? reader_take(r, 8) : NULL;
 
     if (!length || !text_is_printable(name, *size)) {
         return false;
@@ -274,7 +256,7 @@ static bool get_block(Reader *r, Layout *l)
 static bool get_layout(PeerParser *p, Reader r, GError **errp)
 {
     g_autoptr(Layout) l = layout_new();
-    const uint8_t *id = take(&r, 4), *machine, *subsections;
+    const uint8_t *id = reader_take(&r, 4), *machine, *subsections;
     size_t size, more;
 
     machine = take_counted(&r, MACHINE_MAX, &size);
@@ -304,7 +286,7 @@ static bool get_ranks(PeerParser *p, unsigned block, uint64_t first, Reader r,
     unsigned count = 0;
 
     while (r.left) {
-        const uint8_t *run = take(&r, 8);
+        const uint8_t *run = reader_take(&r, 8);
 
         runs[count++] = (PeerRun) { get_be32(run), get_be32(run + 4) };
     }
@@ -321,7 +303,7 @@ static bool get_superseded(PeerParser *p, unsigned block, uint64_t first,
         return broken(errp, "a bitmap that begins within a word");
     }
     while (r.left) {
-        words[count++] = get_be64(take(&r, 8));
+        words[count++] = get_be64(reader_take(&r, 8));
     }
     return p->ops->superseded(p->opaque, block, first, words, count, errp);
 }
@@ -329,7 +311,7 @@ static bool get_superseded(PeerParser *p, unsigned block, uint64_t first,
 /* RANKS, SUPERSEDED: block, first page, one or more of 8 bytes */
 static bool get_pages(PeerParser *p, Type type, Reader r, GError **errp)
 {
-    const uint8_t *head = take(&r, 12);
+    const uint8_t *head = reader_take(&r, 12);
 
     if (!head || !r.left || r.left % 8) {
         return broken(errp, "a list of pages that is cut off");

@@ -22,11 +22,6 @@
 
 /* Which pages there are */
 
-static uint64_t words(const Layout *l, unsigned block)
-{
-    return (layout_pages(l, block) + 63) / 64;
-}
-
 PageMap *page_map_new(const Layout *layout)
 {
     PageMap *m = g_new0(PageMap, 1);
@@ -34,7 +29,7 @@ PageMap *page_map_new(const Layout *layout)
     m->layout = layout_copy(layout);
     m->bits = g_new0(uint64_t *, layout_num_blocks(layout));
     for (unsigned b = 0; b < layout_num_blocks(layout); b++) {
-        m->bits[b] = g_new0(uint64_t, words(layout, b));
+        m->bits[b] = g_new0(uint64_t, page_map_words(layout, b));
     }
     return m;
 }
@@ -80,7 +75,7 @@ bool page_map_next(const PageMap *m, PageMapCursor *at)
 bool page_map_take(PageMap *m, unsigned block, GError **errp)
 {
     uint64_t pages = layout_pages(m->layout, block);
-    uint64_t n = words(m->layout, block);
+    uint64_t n = page_map_words(m->layout, block);
     uint64_t *bits = m->bits[block];
 
     for (uint64_t i = 0; i < n; i++) {
@@ -324,7 +319,8 @@ static bool read_front(Piece *p, const PieceWish *w, GError **errp)
     }
     p->map = page_map_new(layout);
     for (unsigned b = 0; b < layout_num_blocks(layout); b++) {
-        if (!conn_read(p->conn, p->map->bits[b], words(layout, b) * 8, errp) ||
+        if (!conn_read(p->conn, p->map->bits[b],
+                       page_map_words(layout, b) * 8, errp) ||
             !page_map_take(p->map, b, errp)) {
             return false;
         }

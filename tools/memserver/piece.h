@@ -23,6 +23,12 @@ typedef struct PageMap {
     uint64_t pages;                     /* bits that are set */
 } PageMap;
 
+/* Of the bits of a block */
+static inline uint64_t page_map_words(const Layout *l, unsigned block)
+{
+    return (layout_pages(l, block) + 63) / 64;
+}
+
 /* Copies @layout; no bit is set. */
 PageMap *page_map_new(const Layout *layout);
 void page_map_free(PageMap *m);
